@@ -1,0 +1,443 @@
+"""
+The actor: a function that can be sent to.
+
+An actor knows no broker until something is sent: the decorator fills the
+registry, and ``get_broker()`` is asked at ``send()``. So ``@actor`` may stand in
+a module that is imported before Django is ready.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from asgiref.sync import async_to_sync, sync_to_async
+from django.apps import apps
+
+from . import clock
+from .message import MAX_NAME_LENGTH, Message
+from .options import check_actor_options, check_message_options
+from .registry import registry
+
+if TYPE_CHECKING:
+    from .brokers.base import Broker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_QUEUE = "default"
+
+_QUEUE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*")
+
+# Priorities travel through 32-bit columns.
+_PRIORITIES = range(-(2**31), 2**31)
+
+
+class Actor(Generic[P, R]):
+    """
+    A function that can be sent to.
+
+    Calling it runs the function here and now. Use the ``actor`` decorator to make one.
+
+    Attributes:
+        fn: The function.
+
+        queue_name: The queue its messages travel through.
+
+        priority: Lower numbers run first.
+
+        options: What ``@actor`` was given besides, durations in milliseconds.
+
+        logger: A logger with the name of its module and its own.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        actor_name: str | None = None,
+        queue_name: str = DEFAULT_QUEUE,
+        priority: int = 0,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        _check_queue_name(queue_name)
+        _check_priority(priority)
+        update_wrapper(self, fn)
+        self.fn = fn
+        self.queue_name = queue_name
+        self.priority = priority
+        self.options: dict[str, Any] = dict(options or {})
+        self._name = _check_actor_name(actor_name)
+        self._signature = inspect.signature(fn)
+        self._arity = _positional_arity(self._signature)
+        self.logger = logging.getLogger(f"{fn.__module__}.{fn.__name__}")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now."""
+        return self.fn(*args, **kwargs)
+
+    def __str__(self) -> str:
+        return f"Actor({self._name or self.fn.__name__})"
+
+    def __repr__(self) -> str:
+        return f"<{self} at {self.place}>"
+
+    @property
+    def actor_name(self) -> str:
+        """``app_label.function`` in an installed app, ``function`` outside one, or as given."""
+        if self._name is None:
+            self._name = _check_actor_name(_default_name(self.fn))
+        return cast(str, self._name)
+
+    @property
+    def broker(self) -> Broker:
+        """Today's broker; it changes with the settings."""
+        return _broker()
+
+    @property
+    def place(self) -> str:
+        """Where the function is, as ``file:line``."""
+        named: str | None = getattr(self.fn, "__actor_place__", None)
+        code = getattr(inspect.unwrap(self.fn), "__code__", None)
+        if named or code is None:
+            return named or f"{self.fn.__module__}.{self.fn.__qualname__}"
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+    def check(self) -> None:
+        """
+        Check and convert the options, which takes the installed middleware.
+
+        Raises:
+            ValueError: no installed middleware knows an option, or a value is wrong.
+
+            TypeError: a value has a wrong type.
+        """
+        self.options = check_actor_options(
+            self.options, self.fn.__qualname__, _parameter_names(self._signature)
+        )
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function as a worker does: a coroutine to its end."""
+        result: Any = self.fn(*args, **kwargs)
+        # The result tells, not the function: a decorator may hide that it is a coroutine's.
+        return _finish(result) if inspect.iscoroutine(result) else result
+
+    def parameter_names(self, count: int) -> list[str]:
+        """Return the names of the parameters that take the first *count* positional arguments."""
+        names: list[str] = []
+        for parameter in self._signature.parameters.values():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                return names[:count] + [parameter.name] * (count - len(names))
+            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
+                break
+            names.append(parameter.name)
+        return names[:count] + [""] * (count - len(names))
+
+    def keyword_parameter(self, keyword: str) -> str:
+        """Return the name of the parameter that takes a keyword argument: often its own."""
+        names = {each.kind: name for name, each in self._signature.parameters.items()}
+        taken = self._signature.parameters.get(keyword)
+        if taken is not None and taken.kind in (taken.POSITIONAL_OR_KEYWORD, taken.KEYWORD_ONLY):
+            return keyword
+        return names.get(inspect.Parameter.VAR_KEYWORD, keyword)
+
+    def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
+        """
+        Build a message without sending it.
+
+        Raises:
+            TypeError: the arguments do not fit the function's signature.
+        """
+        return self.message_with_options(args=args, kwargs=kwargs)
+
+    def message_with_options(
+        self,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        delay: int | timedelta | None = None,
+        eta: datetime | int | None = None,
+        **options: Any,
+    ) -> Message:
+        """
+        Build a message with options of its own, without sending it.
+
+        Args:
+            args: Positional arguments.
+
+            kwargs: Keyword arguments.
+
+            delay: Milliseconds or a ``timedelta`` from now before which it does not run.
+
+            eta: An aware time (or milliseconds since 1970) before which it does not run.
+
+            options: Override the actor's; others travel along.
+
+        Raises:
+            TypeError: the arguments do not fit the signature, or an option's type is wrong.
+
+            ValueError: *delay* and *eta* are both given, *eta* is naive, or an option's value
+                is wrong.
+        """
+        args, kwargs = tuple(args), dict(kwargs or {})
+        self._check_call(args, kwargs)
+        return Message(
+            queue_name=self.queue_name,
+            actor_name=self.actor_name,
+            args=args,
+            kwargs=kwargs,
+            options=self._message_options(options, delay, eta),
+        )
+
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Message:
+        """
+        Have the function run by a worker.
+
+        Inside ``transaction.atomic()`` the message becomes part of the transaction.
+
+        Returns:
+            The message; it is durable.
+
+        Raises:
+            TypeError: the arguments do not fit the signature, or have no JSON form.
+
+            MessageTooLarge: it is over ``MAX_MESSAGE_SIZE``.
+
+            BrokerUnavailable: the broker could not take it; nothing was sent.
+        """
+        return _broker().enqueue(self.message_with_options(args=args, kwargs=kwargs))
+
+    def send_with_options(
+        self,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        delay: int | timedelta | None = None,
+        eta: datetime | int | None = None,
+        **options: Any,
+    ) -> Message:
+        """Send with options of the message; see ``message_with_options()`` and ``send()``."""
+        message = self.message_with_options(
+            args=args, kwargs=kwargs, delay=delay, eta=eta, **options
+        )
+        return _broker().enqueue(message)
+
+    def send_many(self, calls: Iterable[Sequence[Any] | Message]) -> list[Message]:
+        """
+        Send many messages in one round trip to the broker.
+
+        Args:
+            calls: For each message a tuple of positional arguments, or a built message.
+
+        Returns:
+            The messages in the order of *calls*; all of them are durable.
+        """
+        return _broker().enqueue_many([self._as_message(call) for call in calls])
+
+    async def asend(self, *args: P.args, **kwargs: P.kwargs) -> Message:
+        """Send from a coroutine; see ``send()``."""
+        return await sync_to_async(self.send)(*args, **kwargs)
+
+    async def asend_with_options(self, **options: Any) -> Message:
+        """Send from a coroutine; see ``send_with_options()``."""
+        return await sync_to_async(self.send_with_options)(**options)
+
+    async def asend_many(self, calls: Iterable[Sequence[Any] | Message]) -> list[Message]:
+        """Send from a coroutine; see ``send_many()``."""
+        return await sync_to_async(self.send_many)(calls)
+
+    def _as_message(self, call: Sequence[Any] | Message) -> Message:
+        if isinstance(call, Message):
+            return call
+        if not isinstance(call, (tuple, list)):
+            raise TypeError(
+                f"{self.actor_name}.send_many() takes tuples of arguments or messages, not "
+                f"a {type(call).__name__}. A single argument is written (argument,)."
+            )
+        return self.message_with_options(args=call)
+
+    def _message_options(
+        self,
+        options: dict[str, Any],
+        delay: int | timedelta | None,
+        eta: datetime | int | None,
+    ) -> dict[str, Any]:
+        options = check_message_options(options, self.actor_name)
+        if "priority" in options:
+            _check_priority(options["priority"])
+        due_ms = _due_ms(delay, eta)
+        if due_ms is not None:
+            options["eta"] = due_ms
+        return {name: _plain(value) for name, value in options.items()}
+
+    def _check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Most calls are plain positional ones; Signature.bind() is 20 times slower.
+        if not kwargs and len(args) in self._arity:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(
+                f"{self.actor_name}{self._signature} was sent wrongly: {error}"
+            ) from None
+
+
+def _broker() -> Broker:
+    # Not at import: the brokers need models, and an actor may be declared before those.
+    from .brokers import get_broker
+
+    return get_broker()
+
+
+@async_to_sync
+async def _finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return await coroutine
+
+
+def _positional_arity(signature: inspect.Signature) -> range:
+    """Return the numbers of arguments that fit if all of them are positional."""
+    least = most = 0
+    for parameter in signature.parameters.values():
+        required = parameter.default is parameter.empty
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = 2**31
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            least += required
+            most += 1
+        elif parameter.kind is parameter.KEYWORD_ONLY and required:
+            return range(0)
+    return range(least, most + 1)
+
+
+def _parameter_names(signature: inspect.Signature) -> list[str]:
+    return list(signature.parameters)
+
+
+def _default_name(fn: Callable[..., Any]) -> str:
+    config = apps.get_containing_app_config(fn.__module__)
+    return f"{config.label}.{fn.__name__}" if config else fn.__name__
+
+
+def _check_actor_name(name: Any) -> str | None:
+    if name is not None and (
+        not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable()
+    ):
+        raise ValueError(
+            f"An actor's name is 1 to {MAX_NAME_LENGTH} printable characters, not {name!r}."
+        )
+    return name
+
+
+def _check_queue_name(name: Any) -> None:
+    if not isinstance(name, str) or not _QUEUE_NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
+        raise ValueError(
+            f"{name!r} is no name for a queue: it starts with a letter or '_' and goes on "
+            f"with letters, digits, '.', '_' and '-', {MAX_NAME_LENGTH} characters at most."
+        )
+
+
+def _check_priority(priority: Any) -> None:
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise TypeError(f"priority must be an integer, not {priority!r}.")
+    if priority not in _PRIORITIES:
+        raise ValueError(f"priority must fit in 32 bits, {priority} does not.")
+
+
+def _due_ms(delay: int | timedelta | None, eta: datetime | int | None) -> int | None:
+    if delay is not None and eta is not None:
+        raise ValueError("A message has a delay or an eta, not both.")
+    if delay is not None:
+        return clock.now_ms() + clock.duration_to_ms(delay, name="delay")
+    return clock.datetime_to_ms(eta) if isinstance(eta, datetime) else _check_eta(eta)
+
+
+def _check_eta(eta: Any) -> int | None:
+    if eta is not None and (not isinstance(eta, int) or isinstance(eta, bool)):
+        raise TypeError(f"eta must be an aware datetime or milliseconds since 1970, not {eta!r}.")
+    if eta is not None and not 0 <= eta <= clock.LAST_MS:
+        raise ValueError(f"eta is {eta!r}, which is no time in milliseconds since 1970.")
+    return eta
+
+
+def _plain(value: Any) -> Any:
+    return clock.duration_to_ms(value) if isinstance(value, timedelta) else value
+
+
+@overload
+def actor(fn: Callable[P, R], /) -> Actor[P, R]: ...
+
+
+@overload
+def actor(
+    *,
+    actor_class: type[Actor[Any, Any]] = ...,
+    actor_name: str | None = ...,
+    queue_name: str = ...,
+    priority: int = ...,
+    **options: Any,
+) -> Callable[[Callable[P, R]], Actor[P, R]]: ...
+
+
+@overload
+def actor(
+    fn: Callable[P, R],
+    /,
+    *,
+    actor_class: type[Actor[Any, Any]] = ...,
+    actor_name: str | None = ...,
+    queue_name: str = ...,
+    priority: int = ...,
+    **options: Any,
+) -> Actor[P, R]: ...
+
+
+def actor(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    actor_class: type[Actor[Any, Any]] = Actor,
+    actor_name: str | None = None,
+    queue_name: str = DEFAULT_QUEUE,
+    priority: int = 0,
+    **options: Any,
+) -> Any:
+    """
+    Make a function an actor: something that can be sent to.
+
+    Args:
+        actor_class: The class of the actor; for projects with a subclass of ``Actor``.
+
+        actor_name: ``app_label.function`` in an installed app, ``function`` outside one,
+            where it is ``None``.
+
+        queue_name: Letters, digits, ``.``, ``_`` and ``-``.
+
+        priority: Lower numbers run first.
+
+        options: See the reference, "Actor options". Durations are milliseconds or ``timedelta``.
+
+    Raises:
+        ValueError: a name is taken or malformed, or no installed middleware knows an option.
+
+        TypeError: an option has a value of a wrong type.
+    """
+
+    def declare(function: Callable[..., Any]) -> Actor[..., Any]:
+        if not callable(function):
+            raise TypeError(f"@actor stands on a function, not on {function!r}.")
+        declared = actor_class(
+            function,
+            actor_name=actor_name,
+            queue_name=queue_name,
+            priority=priority,
+            options=options,
+        )
+        registry.add(declared)
+        return declared
+
+    return declare if fn is None else declare(fn)

@@ -1,0 +1,11 @@
+"""
+The operator's desk in Django's admin: dead letters and scheduled messages.
+
+Imported by ``admin.autodiscover()`` only, so a project without the admin pays
+nothing for it. Everything acts on rows of the waiting room; no broker is asked.
+"""
+
+from .dead_letters import DeadLetterAdmin
+from .scheduled import ScheduledMessageAdmin
+
+__all__ = ["DeadLetterAdmin", "ScheduledMessageAdmin"]

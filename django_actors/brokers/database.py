@@ -1,0 +1,434 @@
+"""
+The database broker: the queue is a table of the Django database.
+
+Publishing is an INSERT, claiming an UPDATE that nobody else can make, acknowledging
+a DELETE. Claims belong to an owner, and are good as long as the owner renews its
+lease; whoever finds an expired one gives its messages back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import time
+import weakref
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, TypeVar
+
+from django.db import (
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    connections,
+    transaction,
+)
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_actors.claims import ClaimStatement, is_locked_out, now_ms_sql, quoted_table
+from django_actors.delivery import Delivery
+from django_actors.errors import BrokerUnavailable
+from django_actors.message import Envelope
+from django_actors.models import Lease, QueuedMessage
+from django_actors.wakeup import READY_CHANNEL, Alarm, NewsWatch, notify_sql
+
+from .base import Broker, Consumer, QueueSize
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+# With the sweep of every worker (dispatcher.py), what a lost host held is back within 30 s.
+LEASE_MS = 20_000
+RENEW_S = 5.0
+
+# Long enough for another writer of SQLite to finish, and shorter than a lease.
+LOCK_PATIENCE_S = 10.0
+
+# How soon an idle worker sees a message where the database cannot tell; a look at SQLite is
+# almost free.
+QUIET_POLL_S = {"sqlite": 0.05}
+DEFAULT_QUIET_POLL_S = 0.2
+
+_COLUMNS = "id, queue_name, priority, body, redeliveries"
+
+_claim = ClaimStatement(
+    QueuedMessage,
+    columns=_COLUMNS,
+    where="claimed_by = '' AND queue_name = %s AND priority < %s",
+    order="priority, id",
+    changes="claimed_by = %s",
+)
+
+_ANY_PRIORITY = 2**31
+
+# SQLite takes no more than 999 parameters in old versions; a row has four.
+INSERT_ROWS = 200
+MOST_KEYS = 900
+
+
+class DatabaseBroker(Broker):
+    """
+    A broker that needs nothing but the Django database.
+
+    Args:
+        url: ``database://<alias>``.
+
+        middleware: See ``Broker``.
+    """
+
+    def __init__(self, url: str = "database://default", **options: Any) -> None:
+        super().__init__(**options)
+        self.alias = url.partition("://")[2] or "default"
+        if self.alias not in connections.settings:
+            raise ValueError(
+                f"{url!r} names the database {self.alias!r}, which DATABASES has not. "
+                f"It has: {', '.join(connections.settings)}."
+            )
+        self._consumers: weakref.WeakSet[DatabaseConsumer] = weakref.WeakSet()
+
+    @property
+    def _connection(self) -> BaseDatabaseWrapper:
+        return connections[self.alias]
+
+    @property
+    def joins_transaction(self) -> bool:
+        return self.alias == self.waiting_room.alias and self._connection.in_atomic_block
+
+    def settlement(self) -> AbstractContextManager[object]:
+        if self.alias == self.waiting_room.alias:
+            return transaction.atomic(using=self.alias)
+        return nullcontext()
+
+    def publish(self, envelopes: Sequence[Envelope]) -> None:
+        if not envelopes:
+            return
+        with _as_broker_errors(self.alias):
+            again_after_reconnect(self._connection, lambda: self._insert(envelopes))
+        self._wake_consumers()
+
+    def _insert(self, envelopes: Sequence[Envelope]) -> None:
+        connection = self._connection
+        table = quoted_table(connection, QueuedMessage)
+        now = now_ms_sql(connection)
+        row = f"(%s, %s, %s, %s, '', 0, {now})"
+        columns = "queue_name, priority, message_id, body, claimed_by, redeliveries, enqueued_ms"
+        several = len(envelopes) > INSERT_ROWS
+        together = transaction.atomic(using=self.alias) if several else nullcontext()
+        with together, connection.cursor() as cursor:
+            for chunk in _chunks(envelopes, INSERT_ROWS):
+                insert = f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * len(chunk))}"
+                if connection.vendor == "postgresql":
+                    # One statement, so that one commit does both.
+                    insert = f"WITH rows AS ({insert}) SELECT pg_notify('{READY_CHANNEL}', '')"
+                cursor.execute(insert, [value for each in chunk for value in _values(each)])
+
+    def _wake_consumers(self) -> None:
+        if not self._consumers:
+            return
+        if self._connection.in_atomic_block:
+            # Nobody sees the rows before the commit. SQLite's data version does not count what
+            # a connection commits itself: without this, a consumer would never hear of it.
+            transaction.on_commit(self._look_now, using=self.alias)
+        else:
+            self._look_now()
+
+    def _look_now(self) -> None:
+        with self._lock:
+            consumers = tuple(self._consumers)
+        for consumer in consumers:
+            consumer.look_now()
+
+    def consume(self, queue_names: Collection[str], *, owner: str) -> DatabaseConsumer:
+        consumer = DatabaseConsumer(self, queue_names, owner)
+        with self._lock:
+            self._consumers.add(consumer)
+        return consumer
+
+    def receipt_text(self, delivery: Delivery) -> str | None:
+        return str(delivery.receipt)
+
+    def release(self, owner: str, *, done: Collection[str]) -> None:
+        connection = self._connection
+        with _as_broker_errors(self.alias):
+            retry_when_locked(connection, lambda: self._release(owner, [int(key) for key in done]))
+        self._wake_consumers()
+
+    def _release(self, owner: str, done: Sequence[int]) -> None:
+        rows = QueuedMessage.objects.using(self.alias).filter(claimed_by=owner)
+        with transaction.atomic(using=self.alias):
+            rows.filter(pk__in=done).delete()
+            self._give_back("claimed_by = %s", [owner])
+            Lease.objects.using(self.alias).filter(pk=owner).delete()
+        self._notify()
+
+    def _give_back(self, where: str, params: Sequence[Any]) -> int:
+        connection = self._connection
+        table = quoted_table(connection, QueuedMessage)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE {table} SET claimed_by = '', redeliveries = redeliveries + 1 "
+                f"WHERE {where}",
+                params,
+            )
+            return int(cursor.rowcount)
+
+    def _notify(self) -> None:
+        statement = notify_sql(self._connection, READY_CHANNEL)
+        if statement is not None:
+            with self._connection.cursor() as cursor:
+                cursor.execute(statement)
+
+    def maintain(self) -> None:
+        """Give back the claims of owners whose lease has expired or is gone."""
+        with _as_broker_errors(self.alias):
+            given_back = retry_when_locked(self._connection, self._sweep)
+        if given_back:
+            logger.warning("Gave back %d messages of workers that are gone", given_back)
+            self._notify()
+            self._wake_consumers()
+
+    def _sweep(self) -> int:
+        connection = self._connection
+        leases = quoted_table(connection, Lease)
+        with transaction.atomic(using=self.alias):
+            with connection.cursor() as cursor:
+                cursor.execute(f"DELETE FROM {leases} WHERE expires_ms < {now_ms_sql(connection)}")
+            return self._give_back(
+                f"claimed_by > '' AND claimed_by NOT IN (SELECT owner FROM {leases})", []
+            )
+
+    def queue_size(self, queue_name: str) -> QueueSize:
+        rows = QueuedMessage.objects.using(self.alias).filter(queue_name=queue_name)
+        with _as_broker_errors(self.alias):
+            ready = rows.filter(claimed_by="").count()
+            return QueueSize(ready, rows.filter(claimed_by__gt="").count())
+
+    def flush(self, queue_name: str) -> None:
+        rows = QueuedMessage.objects.using(self.alias)
+        with _as_broker_errors(self.alias):
+            rows.filter(queue_name=queue_name, claimed_by="").delete()
+
+    def ping(self) -> None:
+        with _as_broker_errors(self.alias):
+            QueuedMessage.objects.using(self.alias).exists()
+
+
+class DatabaseConsumer(Consumer):
+    """A reader of some queues of a ``DatabaseBroker``; its claims are its owner's."""
+
+    def __init__(self, broker: DatabaseBroker, queue_names: Collection[str], owner: str) -> None:
+        self._broker = broker
+        self._owner = owner
+        self._queues = sorted(queue_names)
+        self._alarm = Alarm()
+        self._connection = connections[broker.alias]
+        quiet_poll_s = QUIET_POLL_S.get(self._connection.vendor, DEFAULT_QUIET_POLL_S)
+        self._news = NewsWatch(
+            self._connection, self._alarm, READY_CHANNEL, quiet_poll_s=quiet_poll_s
+        )
+        self._renew_at = 0.0
+        # Whether there may be something to claim: of any priority, or of a better one than
+        # what is claimed already. Cleared before a claim, set by whoever may have published.
+        self._look = self._look_for_better = True
+
+    def set_queues(self, queue_names: Collection[str]) -> None:
+        self._queues = sorted(queue_names)
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self._look = self._look_for_better = True
+
+    def wake(self) -> None:
+        self._alarm.ring()
+
+    def look_now(self) -> None:
+        """Have ``fetch()`` look for messages at once; from any thread."""
+        self._note_change()
+        self._alarm.ring()
+
+    def fetch(
+        self, limit: int, *, timeout: float, below_priority: int | None = None
+    ) -> list[Delivery]:
+        with _as_broker_errors(self._broker.alias):
+            self._renew_lease()
+            if limit <= 0:
+                self._alarm.sleep(timeout)
+                return []
+            return self._claim(limit, below_priority) or self._wait_and_claim(
+                limit, below_priority, timeout
+            )
+
+    def _wait_and_claim(
+        self, limit: int, below_priority: int | None, timeout: float
+    ) -> list[Delivery]:
+        if timeout <= 0:
+            return []
+        # A ring without news is for the caller: it has something to settle.
+        if self._news.wait(timeout):
+            self._note_change()
+        return self._claim(limit, below_priority) if self._look else []
+
+    # ---- claims ----------------------------------------------------------------
+
+    def _claim(self, limit: int, below_priority: int | None) -> list[Delivery]:
+        below = _ANY_PRIORITY if below_priority is None else below_priority
+        if not self._queues or not self._takes_a_look(below_priority):
+            return []
+        arms = [(queue, below) for queue in self._queues]
+        rows = retry_when_locked(
+            self._connection,
+            lambda: _claim.run(self._connection, arms, set_params=(self._owner,), limit=limit),
+        )
+        if rows:
+            # There may be more; and what another worker was about to claim is skipped.
+            self._note_change()
+            self._news.note_activity()
+        rows.sort(key=lambda row: (row[2], row[0]))
+        return [_delivery(*row) for row in rows]
+
+    def _takes_a_look(self, below_priority: int | None) -> bool:
+        # Cleared before the query: what is published while it runs must be looked for again.
+        if below_priority is None:
+            look, self._look = self._look, False
+        else:
+            look, self._look_for_better = self._look_for_better, False
+        return look
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        for chunk in _chunks([delivery.receipt for delivery in deliveries], MOST_KEYS):
+            with _as_broker_errors(self._broker.alias):
+                retry_when_locked(self._connection, partial(self._delete, chunk))
+
+    def _delete(self, keys: Sequence[int]) -> None:
+        table = quoted_table(self._connection, QueuedMessage)
+        marks = ", ".join(["%s"] * len(keys))
+        with self._connection.cursor() as cursor:
+            # The owner is named: a lease that was lost may have given the row to another.
+            cursor.execute(
+                f"DELETE FROM {table} WHERE id IN ({marks}) AND claimed_by = %s",
+                [*keys, self._owner],
+            )
+
+    def put_back(self, deliveries: Sequence[Delivery]) -> None:
+        keys = [delivery.receipt for delivery in deliveries]
+        rows = QueuedMessage.objects.using(self._broker.alias)
+        held = rows.filter(pk__in=keys, claimed_by=self._owner)
+        with _as_broker_errors(self._broker.alias):
+            retry_when_locked(self._connection, lambda: held.update(claimed_by=""))
+            self._broker._notify()
+        self._broker._wake_consumers()
+
+    # ---- the lease -------------------------------------------------------------
+
+    def _renew_lease(self) -> None:
+        now = time.monotonic()
+        if now < self._renew_at:
+            return
+        retry_when_locked(self._connection, self._write_lease)
+        self._renew_at = now + RENEW_S
+
+    def _write_lease(self) -> None:
+        connection = self._connection
+        table = quoted_table(connection, Lease)
+        expires = f"{now_ms_sql(connection)} + {LEASE_MS}"
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE {table} SET expires_ms = {expires} WHERE owner = %s", [self._owner]
+            )
+            if cursor.rowcount == 0:
+                cursor.execute(
+                    f"INSERT INTO {table} (owner, expires_ms, host, pid) "
+                    f"VALUES (%s, {expires}, %s, %s)",
+                    [self._owner, socket.gethostname()[:255], os.getpid()],
+                )
+
+    def close(self) -> None:
+        self._broker._consumers.discard(self)
+        try:
+            self._broker.release(self._owner, done=())
+        finally:
+            self._alarm.close()
+
+
+def _delivery(key: int, queue_name: str, priority: int, body: Any, redeliveries: int) -> Delivery:
+    return Delivery(
+        bytes(body),
+        queue_name=queue_name,
+        priority=priority,
+        receipt=key,
+        redelivered=redeliveries > 0,
+    )
+
+
+def _values(envelope: Envelope) -> tuple[str, int, str, bytes]:
+    return envelope.queue_name, envelope.priority, envelope.message_id, envelope.body
+
+
+def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def retry_when_locked(connection: BaseDatabaseWrapper, work: Any) -> Any:
+    """
+    Do *work* until the database is not locked, with jitter; 30 s at most.
+
+    Inside the caller's transaction nothing can be tried again: the error is the caller's.
+    """
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    pause = 0.005
+    while True:
+        try:
+            return work()
+        except OperationalError as error:
+            hopeless = connection.in_atomic_block or time.monotonic() >= deadline
+            if hopeless or not is_locked_out(error):
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 2, 0.25)
+
+
+def again_after_reconnect(connection: BaseDatabaseWrapper, work: Any) -> Any:
+    """
+    Do *work*, once more if the connection turns out to be dead.
+
+    The server may have closed it long ago. If it did its part before it went, the work is
+    done twice: a duplicate, which is better than a loss.
+    """
+    try:
+        return retry_when_locked(connection, work)
+    except (OperationalError, InterfaceError) as error:
+        if connection.in_atomic_block or is_locked_out(error) or not _is_dead(connection):
+            raise
+    connection.close()
+    return retry_when_locked(connection, work)
+
+
+def _is_dead(connection: BaseDatabaseWrapper) -> bool:
+    # Without a connection there was nothing to die: the server is out of reach.
+    return connection.connection is not None and not connection.is_usable()
+
+
+@contextmanager
+def _as_broker_errors(alias: str) -> Iterator[None]:
+    connection = connections[alias]
+    try:
+        yield
+    except (OperationalError, InterfaceError, ProgrammingError) as error:
+        if not connection.in_atomic_block and not is_locked_out(error):
+            # A broken connection is opened anew by the next call.
+            connection.close()
+        raise BrokerUnavailable(
+            f"The database {alias!r}, which is the broker, does not answer: {error}"
+            f"{_migrate_hint(error)}"
+        ) from error
+
+
+def _migrate_hint(error: Exception) -> str:
+    text = str(error).lower()
+    missing = "no such table" in text or "does not exist" in text or "doesn't exist" in text
+    return " Run manage.py migrate." if missing else ""

@@ -1,0 +1,294 @@
+"""
+A lane as a consumer reads it: a channel, what came in on it, and how much may still come.
+
+RabbitMQ pushes. How much it may push is granted: a *grant* is a subscription with a prefetch
+of exactly what somebody asked for. What was pushed and acknowledged may be followed by more, so
+a busy lane needs no second grant; a lane nobody asks for loses it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from pika.exceptions import ChannelClosedByBroker
+
+from django_actors.delivery import Delivery
+from django_actors.errors import BrokerUnavailable
+
+from .rabbitmq_topology import LaneKey, Topology, explain_refusal
+
+if TYPE_CHECKING:
+    from .rabbitmq_link import Link
+
+PRECONDITION_FAILED = 406
+DECLARE_PAUSE_S = 0.3
+
+
+class Grant:
+    """
+    A subscription of a lane.
+
+    Attributes:
+        size: How many messages of it may be unacknowledged.
+
+        used: How many are.
+    """
+
+    __slots__ = ("size", "tag", "used")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.used = 0
+        self.tag = ""
+
+
+class Claim:
+    """
+    The receipt of a message: what it takes to acknowledge it.
+
+    Attributes:
+        channel: Where it came in; an acknowledgement on any other would hit another message.
+
+        number: Tells the copies of one message from others; empty if it is not ours.
+
+        twin: A second copy that came while this one was held; ``None`` without.
+
+        deliveries: How often RabbitMQ had delivered it before, if it says so.
+
+        since: ``time.monotonic()`` when it was handed out.
+
+        is_parked: Whether the message is a row of the waiting room now.
+    """
+
+    __slots__ = (
+        "channel",
+        "deliveries",
+        "grant",
+        "is_parked",
+        "lane",
+        "number",
+        "since",
+        "tag",
+        "twin",
+    )
+
+    def __init__(self, lane: Lane, grant: Grant, tag: int) -> None:
+        self.lane = lane
+        self.channel = lane.channel
+        self.grant = grant
+        self.tag = tag
+        self.number = ""
+        self.twin: Claim | None = None
+        self.deliveries = 0
+        self.since = 0.0
+        self.is_parked = False
+
+    @property
+    def is_good(self) -> bool:
+        """Whether RabbitMQ still takes this message for ours."""
+        return self.channel is self.lane.channel and self.tag in self.lane.outstanding
+
+    def move_to(self, other: Claim) -> None:
+        """Take the place of *other*, a later delivery of the same message."""
+        self.lane, self.channel = other.lane, other.channel
+        self.grant, self.tag = other.grant, other.tag
+        self.lane.outstanding[self.tag] = self
+
+
+class Lane:
+    """
+    One physical queue.
+
+    Args:
+        receive: Called with the claim, the method, the properties and the body of each message.
+
+    Attributes:
+        buffer: What came in and was not handed out.
+
+        outstanding: What came in and was not acknowledged, by delivery tag.
+
+        is_empty: Whether RabbitMQ has said that nothing is left.
+
+        trouble: Why it cannot be read; ``None`` if it can.
+
+        idle_since: Since when more was held or granted than anybody asked for.
+    """
+
+    def __init__(
+        self, key: LaneKey, topology: Topology, receive: Callable[[Claim, Any, Any, bytes], None]
+    ) -> None:
+        self.key = key
+        self.name = topology.lane_name(key)
+        self._topology = topology
+        self._receive = receive
+        self.channel: Any = None
+        self.buffer: deque[Delivery] = deque()
+        self.outstanding: dict[int, Claim] = {}
+        self.grant: Grant | None = None
+        self.is_ready = self.is_empty = False
+        self.asked = 0
+        self._closing = 0
+        self._returning: list[int] = []
+        self.trouble: BrokerUnavailable | None = None
+        self.lost: Exception | None = None
+        self.open_at = 0.0
+        self.idle_since: float | None = None
+
+    # ---- the channel -----------------------------------------------------------
+
+    def open(self, link: Link) -> None:
+        """Open the channel and declare the queue; ``is_ready`` says when that is done."""
+        self.channel = link.open_channel(self._on_close, self._on_open)
+
+    def _on_open(self, channel: Any) -> None:
+        channel.add_on_cancel_callback(self._on_cancel)
+        topology = self._topology
+        channel.queue_declare(**topology.declaration(self.name), callback=_ignore)
+        channel.queue_declare(
+            **topology.declaration(topology.dead_name), callback=self._on_declared
+        )
+
+    def _on_declared(self, frame: Any) -> None:
+        self.is_ready = True
+        self.trouble = None
+
+    def _on_cancel(self, frame: Any) -> None:
+        """The queue was deleted under us: what we hold of it is gone, and it is declared again."""
+        channel = self.channel
+        self.forget()
+        # Not at once: the other consumers of the old queue must have been told, too.
+        self.open_at = time.monotonic() + DECLARE_PAUSE_S
+        if channel is not None and channel.is_open:
+            channel.close()
+
+    def _on_close(self, channel: Any, error: Exception) -> None:
+        if channel is not self.channel:
+            return
+        self.forget()
+        if isinstance(error, ChannelClosedByBroker):
+            self.lost = error
+            if error.reply_code == PRECONDITION_FAILED and "inequivalent" in error.reply_text:
+                self.trouble = explain_refusal(error)
+
+    def forget(self) -> None:
+        """Forget the channel, and with it all that was not acknowledged on it."""
+        self.channel = None
+        self.buffer.clear()
+        self.outstanding = {}
+        self.grant = None
+        self.is_ready = self.is_empty = False
+        self.asked = self._closing = 0
+        self._returning = []
+        self.idle_since = None
+
+    # ---- grants ----------------------------------------------------------------
+
+    @property
+    def remaining(self) -> int:
+        """How many messages RabbitMQ may still push."""
+        return self.grant.size - self.grant.used if self.grant else 0
+
+    def open_grant(self, size: int) -> None:
+        """Have RabbitMQ push up to *size* messages, and say what is left."""
+        self.close_grant()
+        self.grant = grant = Grant(min(size, 65_535))
+        self.channel.basic_qos(prefetch_count=grant.size, callback=_ignore)
+        grant.tag = self.channel.basic_consume(
+            self.name,
+            lambda channel, method, properties, body: self._on_message(
+                grant, method, properties, body
+            ),
+            callback=_ignore,
+        )
+        self.is_empty = False
+        self.ask()
+
+    def close_grant(self) -> None:
+        """Have nothing more pushed; what is on its way goes back."""
+        if self.grant is not None:
+            channel = self.channel
+            self._closing += 1
+            # With an answer: pika never forgets a subscription that was canceled without one.
+            channel.basic_cancel(
+                self.grant.tag, callback=lambda frame: self._on_grant_closed(channel)
+            )
+            self.grant = None
+        self.is_empty = False
+
+    def _on_grant_closed(self, channel: Any) -> None:
+        if channel is self.channel:
+            self._closing -= 1
+            self._give_back_now()
+
+    def ask(self) -> None:
+        """Ask RabbitMQ how many messages are left."""
+        self.asked += 1
+        channel = self.channel
+        channel.queue_declare(
+            self.name, passive=True, callback=lambda frame: self._on_answer(channel, frame)
+        )
+
+    def _on_answer(self, channel: Any, frame: Any) -> None:
+        if channel is self.channel:
+            self.asked -= 1
+            self.is_empty = frame.method.message_count == 0 and self.remaining > 0
+
+    def _on_message(self, grant: Grant, method: Any, properties: Any, body: bytes) -> None:
+        grant.used += 1
+        self.is_empty = False
+        claim = Claim(self, grant, method.delivery_tag)
+        self.outstanding[claim.tag] = claim
+        self._receive(claim, method, properties, body)
+
+    # ---- settling --------------------------------------------------------------
+
+    def ack(self, tags: Collection[int]) -> None:
+        """Acknowledge; with one frame for all that came in before anything that is held."""
+        last = 0
+        for tag in self.outstanding:
+            if tag not in tags:
+                break
+            last = tag
+        if last:
+            self.channel.basic_ack(last, multiple=True)
+        for tag in sorted(tags):
+            if tag > last:
+                self.channel.basic_ack(tag)
+            self._release(tag)
+
+    def give_back(self, tags: Collection[int]) -> None:
+        """Have messages delivered again, to whoever asks first."""
+        # First, and until RabbitMQ has done so: with a grant they would come back to us.
+        self.close_grant()
+        self._returning += sorted(tags)
+        self._give_back_now()
+
+    def _give_back_now(self) -> None:
+        if self._closing:
+            return
+        returning, self._returning = self._returning, []
+        for tag in returning:
+            self.channel.basic_nack(tag, requeue=True)
+            self._release(tag)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that goes back is on its way."""
+        return not self._returning
+
+    def give_back_buffer(self) -> None:
+        """Give back what nobody asked for."""
+        claims: list[Claim] = [delivery.receipt for delivery in self.buffer]
+        self.buffer.clear()
+        self.give_back([claim.tag for claim in claims])
+
+    def _release(self, tag: int) -> None:
+        claim = self.outstanding.pop(tag)
+        claim.grant.used -= 1
+
+
+def _ignore(*args: Any) -> None:
+    """Be a callback."""

@@ -1,0 +1,336 @@
+"""
+One connection to RabbitMQ, driven step by step by the thread that uses it.
+
+pika is not thread-safe; a link belongs to one thread at a time, and only ``wake()`` is for
+others. It sits on pika's asynchronous connection: that one lets several requests be on
+their way at once, and a wait end by whatever comes first.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.adapters.utils import connection_workflow as workflow
+from pika.exceptions import (
+    AMQPConnectionError,
+    AMQPError,
+    ConnectionClosed,
+    ProbableAccessDeniedError,
+    ProbableAuthenticationError,
+)
+
+from django_actors.errors import BrokerUnavailable
+
+from .rabbitmq_options import Target
+
+# How long a farewell may take.
+CLOSE_S = 1.0
+
+# A server that accepts connections and then says nothing.
+OPEN_S = 5.0
+
+
+INTERNAL_ERROR = 541
+
+
+class Connection(SelectConnection):  # type: ignore[misc]  # pika has no types
+    """
+    pika's connection, but what is written between two steps leaves in one piece.
+
+    pika makes a system call for each frame, and a message has three.
+    """
+
+    _pieces: list[bytes]
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        try:
+            self._pieces.append(data)
+        except AttributeError:
+            self._pieces = [data]
+
+    def hand_over(self) -> None:
+        """Give what was written to the transport."""
+        pieces = getattr(self, "_pieces", None)
+        if pieces and self._transport is not None:
+            self._pieces = []
+            super()._adapter_emit_data(b"".join(pieces))
+
+    @property
+    def has_written(self) -> bool:
+        """Whether the operating system has everything that was written."""
+        if getattr(self, "_pieces", None):
+            return False
+        return self._transport is None or self._get_write_buffer_size() == 0
+
+
+class Link:
+    """
+    An open connection.
+
+    Args:
+        target: Its servers are tried in order.
+
+        deadline: ``time.monotonic()`` until which it must be open.
+
+    Raises:
+        BrokerUnavailable: no server let us in; the error names places and the last reason.
+    """
+
+    def __init__(self, target: Target, *, deadline: float | None = None) -> None:
+        self._target = target
+        self._error: Exception | None = None
+        self._woken = False
+        self.is_blocked = False
+        self._longest_silence_s = self._longest_step_s = float("inf")
+        self._received = 0
+        self._heard_at = time.monotonic()
+        self.connection: Any = None
+        self._loop: Any = None
+        self._open(time.monotonic() + OPEN_S if deadline is None else deadline)
+
+    # ---- opening ---------------------------------------------------------------
+
+    def _open(self, deadline: float) -> None:
+        attempts = max(each.connection_attempts for each in self._target.parameters)
+        reason: Exception | None = None
+        for attempt in range(attempts):
+            if attempt:
+                time.sleep(min(self._target.parameters[0].retry_delay, _left(deadline)))
+            for parameters in self._target.parameters:
+                reason = self._try(parameters, deadline)
+                if reason is None:
+                    return
+        raise self._unavailable(reason)
+
+    def _try(self, parameters: Any, deadline: float) -> Exception | None:
+        """Open a connection to one server; return why that was not possible."""
+        self._error = None
+        self._loop = IOLoop()
+        self._loop.activate_poller()
+        opened: list[Any] = []
+        self.connection = Connection(
+            _for_one_attempt(parameters),
+            on_open_callback=opened.append,
+            on_open_error_callback=self._on_end,
+            on_close_callback=self._on_end,
+            custom_ioloop=self._loop,
+        )
+        try:
+            patience = min(parameters.stack_timeout or OPEN_S, OPEN_S, _left(deadline))
+            if not self.run(lambda: bool(opened), patience):
+                self._error = TimeoutError(f"no answer within {patience:.1f} s")
+        except BrokerUnavailable:
+            pass
+        if self._error is None:
+            self.connection.add_on_connection_blocked_callback(self._on_blocked)
+            self.connection.add_on_connection_unblocked_callback(self._on_unblocked)
+            self._expect_heartbeats(self.connection.params.heartbeat)
+            return None
+        error = self._error
+        self.drop()
+        return error
+
+    def _expect_heartbeats(self, heartbeat_s: Any) -> None:
+        # What was agreed with the server; it may be no number where that was left to it.
+        if isinstance(heartbeat_s, (int, float)) and heartbeat_s > 0:
+            self._longest_silence_s = heartbeat_s * 1.75
+            self._longest_step_s = heartbeat_s / 8
+        self._heard_at = time.monotonic()
+
+    def _on_end(self, connection: Any, error: Exception) -> None:
+        self._error = self._error or error
+
+    def _on_blocked(self, connection: Any, frame: Any) -> None:
+        self.is_blocked = True
+
+    def _on_unblocked(self, connection: Any, frame: Any) -> None:
+        self.is_blocked = False
+
+    # ---- using -----------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is known of its end."""
+        return self._error is None
+
+    def step(self, timeout: float) -> None:
+        """
+        Read and write what is possible, waiting up to *timeout* seconds for anything.
+
+        Raises:
+            BrokerUnavailable: the connection has ended.
+        """
+        loop = self._loop
+        if self._error is None:
+            timer = loop.call_later(max(0.0, min(timeout, self._longest_step_s)), _do_nothing)
+            self.connection.hand_over()
+            loop.poll()
+            loop.process_timeouts()
+            loop.remove_timeout(timer)
+            self.connection.hand_over()
+            self._woken = False
+            self._check_life()
+        if self._error is not None:
+            raise self._unavailable(self._error)
+
+    def _check_life(self) -> None:
+        """Give up a connection on which nothing comes in, not even heartbeats."""
+        # pika does so, too, but only at the end of a whole interval after the silence began.
+        now = time.monotonic()
+        received = self.connection.bytes_received
+        if received != self._received:
+            self._received, self._heard_at = received, now
+        elif now - self._heard_at > self._longest_silence_s and self._error is None:
+            silence = now - self._heard_at
+            self._error = TimeoutError(f"no sign of life for {silence:.1f} s")
+
+    def run(self, until: Callable[[], bool], timeout: float) -> bool:
+        """Step until a state is reached; return whether it was within *timeout* seconds."""
+        deadline = time.monotonic() + timeout
+        while not until():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self.step(left)
+        return True
+
+    def flush(self, timeout: float = CLOSE_S) -> None:
+        """Hand what was written to the operating system."""
+        self.run(self._has_written, timeout)
+
+    def _has_written(self) -> bool:
+        return bool(self.connection.has_written)
+
+    def wake(self) -> None:
+        """End a step that waits; from any thread."""
+        if not self._woken:
+            self._woken = True
+            self._loop.add_callback_threadsafe(_do_nothing)
+
+    def open_channel(
+        self,
+        on_close: Callable[[Any, Exception], object],
+        on_open: Callable[[Any], object] | None = None,
+    ) -> Any:
+        """Return a channel that is being opened; it takes requests when it is open."""
+        channel = self.connection.channel(on_open_callback=on_open or _do_nothing_with)
+        channel.add_on_close_callback(on_close)
+        return channel
+
+    def call(self, channel: Any, method: str, timeout: float, **arguments: Any) -> Any:
+        """
+        Make a request on an open channel, and return the server's answer.
+
+        Raises:
+            BrokerUnavailable: there was none in time.
+
+            pika.exceptions.ChannelClosed: the server refused.
+        """
+        answers: list[Any] = []
+        refusals: list[Exception] = []
+        channel.add_on_close_callback(lambda channel, error: refusals.append(error))
+        getattr(channel, method)(callback=answers.append, **arguments)
+        if not self.run(lambda: bool(answers or refusals), timeout):
+            raise self._unavailable(TimeoutError(f"no answer within {timeout:.1f} s"))
+        if refusals:
+            raise refusals[0]
+        return answers[0].method
+
+    # ---- ending ----------------------------------------------------------------
+
+    def close(self) -> None:
+        """Say farewell and close; never raises."""
+        if self._error is None:
+            try:
+                self.connection.close()
+                self.run(lambda: False, CLOSE_S)
+            except (BrokerUnavailable, AMQPError):
+                pass
+        self.drop()
+
+    def drop(self) -> None:
+        """Close without a word, as if the process had died; never raises."""
+        self._error = self._error or ConnectionAbortedError("the connection was dropped")
+        if self._loop is None:
+            return
+        loop, self._loop = self._loop, _ClosedLoop()
+        connection = self.connection
+        if not connection.is_closed:
+            # What pika does itself when heartbeats fail; there is no public name for it.
+            connection._terminate_stream(AMQPConnectionError("dropped"))
+            for _ in range(10):
+                if connection.is_closed:
+                    break
+                loop.call_later(0, _do_nothing)
+                loop.poll()
+                loop.process_timeouts()
+        loop.close()
+
+    def _unavailable(self, reason: Exception | None) -> BrokerUnavailable:
+        error = BrokerUnavailable(
+            f"RabbitMQ at {self._target.place} does not answer: {describe(reason)}"
+        )
+        error.__cause__ = reason
+        return error
+
+
+class _ClosedLoop:
+    """Stands in for the loop of a closed link, which others may still wake."""
+
+    def add_callback_threadsafe(self, callback: Callable[[], None]) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _for_one_attempt(parameters: Any) -> Any:
+    """Return *parameters* for pika, which would try again by itself, and sleep in between."""
+    single = copy.copy(parameters)
+    single.connection_attempts = 1
+    return single
+
+
+def describe(error: BaseException | None) -> str:
+    """Return the reason in one line: the innermost of those that pika wraps."""
+    if isinstance(error, workflow.AMQPConnectionWorkflowFailed):
+        return describe(error.exceptions[-1])
+    if isinstance(error, workflow.AMQPConnectorException) and hasattr(error, "exception"):
+        return describe(error.exception)
+    if isinstance(error, ProbableAuthenticationError):
+        return "it refused the user name or the password."
+    if isinstance(error, ProbableAccessDeniedError):
+        return "the user has no access to the virtual host."
+    if isinstance(error, ConnectionClosed):
+        return f"it closed the connection ({error.reply_code} {error.reply_text})."
+    if isinstance(error, AMQPConnectionError) and error.args:
+        inner = error.args[0]
+        return describe(inner) if isinstance(inner, BaseException) else f"{inner}."
+    if error is None:
+        return "no server was tried."
+    return f"{str(error) or type(error).__name__}."
+
+
+def is_stumble(error: BaseException | None) -> bool:
+    """Return whether the server ended the connection for a fault of its own."""
+    while error is not None:
+        if isinstance(error, ConnectionClosed) and error.reply_code == INTERNAL_ERROR:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+def _do_nothing() -> None:
+    """Be a callback."""
+
+
+def _do_nothing_with(*args: Any) -> None:
+    """Be a callback with arguments."""

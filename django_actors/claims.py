@@ -1,0 +1,201 @@
+"""
+The statements Django's ORM cannot say: claim rows in batches, and the database's own time.
+
+Used by the waiting room and the database broker; both claim rows the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from django.db import OperationalError, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
+
+Row = tuple[Any, ...]
+
+# Every claim and lease goes by the clock of the one server that all workers share.
+_NOW_MS = {
+    # Not clock_timestamp(): that one may change from row to row, so no index would be used.
+    "postgresql": "(EXTRACT(EPOCH FROM statement_timestamp()) * 1000)::bigint",
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    "mysql": "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6)) DIV 1000)",
+}
+
+
+def now_ms_sql(connection: BaseDatabaseWrapper) -> str:
+    """
+    Return the SQL expression of the database's time in milliseconds since 1970.
+
+    Raises:
+        NotImplementedError: the engine does not know this kind of database.
+    """
+    try:
+        return _NOW_MS[connection.vendor]
+    except KeyError:
+        raise NotImplementedError(
+            f"django_actors keeps its tables on PostgreSQL, MariaDB, MySQL and SQLite, not on "
+            f"{connection.vendor}. Point DJANGO_ACTORS['DATABASE'] and the broker elsewhere."
+        ) from None
+
+
+def quoted_table(connection: BaseDatabaseWrapper, model: type[Model]) -> str:
+    """Return the quoted name of the table of *model*."""
+    return connection.ops.quote_name(model._meta.db_table)
+
+
+def _updates_and_returns(connection: BaseDatabaseWrapper) -> bool:
+    # MariaDB returns rows of INSERT and DELETE, but not of UPDATE.
+    return connection.vendor in ("postgresql", "sqlite")
+
+
+def _lock_clause(connection: BaseDatabaseWrapper) -> str:
+    features = connection.features
+    if features.has_select_for_update_skip_locked:
+        return " FOR UPDATE SKIP LOCKED"
+    return " FOR UPDATE" if features.has_select_for_update else ""
+
+
+@cache
+def _one_statement(
+    table: str, changes: str, columns: str, arm: str, arms: int, order: str, vendor: str, lock: str
+) -> str:
+    if arms == 1:
+        chosen = arm + lock
+    else:
+        union = " UNION ALL ".join(f"SELECT * FROM ({arm}{lock}) arm{n}" for n in range(arms))
+        chosen = f"SELECT id FROM ({union}) arms ORDER BY {order} LIMIT %s"
+    # ANY(ARRAY()) runs the selection once; PostgreSQL may run IN (SELECT ... LIMIT) once a row.
+    within = f"= ANY(ARRAY({chosen}))" if vendor == "postgresql" else f"IN ({chosen})"
+    return f"UPDATE {table} SET {changes} WHERE id {within} RETURNING {columns}"
+
+
+class ClaimStatement:
+    """
+    Claim the first rows of a selection, so that nobody else can have them.
+
+    Args:
+        model: Whose rows. It has ``id`` as its key.
+
+        columns: What to return of each row, ``id`` first.
+
+        where: SQL of the selection; its parameters are given for each arm.
+
+        order: Columns by which the first rows are chosen, such as ``priority, id``.
+
+        changes: SQL after ``SET``.
+    """
+
+    def __init__(
+        self, model: type[Model], *, columns: str, where: str, order: str, changes: str
+    ) -> None:
+        self.model = model
+        self.columns = columns
+        self.where = where
+        self.order = order
+        self.changes = changes
+
+    def run(
+        self,
+        connection: BaseDatabaseWrapper,
+        arms: Sequence[Sequence[Any]],
+        *,
+        set_params: Sequence[Any],
+        limit: int,
+    ) -> list[Row]:
+        """
+        Claim up to *limit* rows.
+
+        Args:
+            arms: Parameters of ``where``, once for each part of the selection. Each part is
+                read in the order of the index, so a long backlog in one costs nothing.
+
+            set_params: Parameters of ``changes``.
+
+        Returns:
+            The claimed rows in no order.
+        """
+        if _updates_and_returns(connection):
+            return self._claim_at_once(connection, arms, set_params, limit)
+        return self._lock_then_update(connection, arms, set_params, limit)
+
+    def _arm(self, connection: BaseDatabaseWrapper, columns: str) -> str:
+        table = quoted_table(connection, self.model)
+        now = now_ms_sql(connection)
+        where = self.where.replace("{now}", now)
+        return f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {self.order} LIMIT %s"
+
+    def _claim_at_once(
+        self,
+        connection: BaseDatabaseWrapper,
+        arms: Sequence[Sequence[Any]],
+        set_params: Sequence[Any],
+        limit: int,
+    ) -> list[Row]:
+        columns = "id" if len(arms) == 1 else _with_id(self.order)
+        statement = _one_statement(
+            quoted_table(connection, self.model),
+            self.changes.replace("{now}", now_ms_sql(connection)),
+            self.columns,
+            self._arm(connection, columns),
+            len(arms),
+            self.order,
+            connection.vendor,
+            _lock_clause(connection),
+        )
+        params = [*set_params]
+        for arm in arms:
+            params += [*arm, limit]
+        if len(arms) > 1:
+            params.append(limit)
+        with connection.cursor() as cursor:
+            cursor.execute(statement, params)
+            return list(cursor.fetchall())
+
+    def _lock_then_update(
+        self,
+        connection: BaseDatabaseWrapper,
+        arms: Sequence[Sequence[Any]],
+        set_params: Sequence[Any],
+        limit: int,
+    ) -> list[Row]:
+        select = self._arm(connection, f"{self.columns}, {self.order}") + _lock_clause(connection)
+        width = len(self.columns.split(","))
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            rows: list[Row] = []
+            for arm in arms:
+                cursor.execute(select, [*arm, limit])
+                rows += cursor.fetchall()
+            rows.sort(key=lambda row: row[width:])
+            del rows[limit:]
+            self._update(connection, cursor, [row[0] for row in rows], set_params)
+        return [row[:width] for row in rows]
+
+    def _update(
+        self,
+        connection: BaseDatabaseWrapper,
+        cursor: Any,
+        ids: Sequence[int],
+        set_params: Sequence[Any],
+    ) -> None:
+        if not ids:
+            return
+        marks = ", ".join(["%s"] * len(ids))
+        table = quoted_table(connection, self.model)
+        changes = self.changes.replace("{now}", now_ms_sql(connection))
+        cursor.execute(f"UPDATE {table} SET {changes} WHERE id IN ({marks})", [*set_params, *ids])
+
+
+def _with_id(order: str) -> str:
+    return order if "id" in order.split(", ") else f"id, {order}"
+
+
+def is_locked_out(error: Exception) -> bool:
+    """Whether the database only asks to try again: a lock, a deadlock, a lost race."""
+    if not isinstance(error, OperationalError):
+        return False
+    text = str(error).lower()
+    words = ("locked", "deadlock", "lock wait timeout", "could not serialize", "try restarting")
+    return any(word in text for word in words)

@@ -1,0 +1,206 @@
+"""
+The delivery: one receipt of a message by a worker, and what became of it.
+
+The executor fills it in step by step; hooks of middleware see it in the place
+of the message, whose attributes it passes on. Nothing here knows a broker.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from . import clock
+from .encoding import encode_checked
+from .message import Envelope, Message
+
+if TYPE_CHECKING:
+    from .registry import RegisteredActor
+
+
+class Fate(enum.Enum):
+    """How a delivery ends. Every delivery ends in exactly one of these."""
+
+    DONE = "done"
+    RETRY = "retry"
+    DEAD = "dead"
+    SKIPPED = "skipped"
+    POSTPONED = "postponed"
+    PUT_BACK = "put back"
+
+
+class Reason(enum.StrEnum):
+    """Why a message is in the waiting room."""
+
+    DELAY = "delay"
+    RETRY = "retry"
+    OUTBOX = "outbox"
+    REQUEUED = "requeued"
+    MISSING_ACTOR = "actor not deployed"
+    RUNNING = "running for long"
+
+    RETRIES_EXHAUSTED = "retries exhausted"
+    TOO_OLD = "too old"
+    EXPECTED_EXCEPTION = "expected exception"
+    REJECTED = "rejected"
+    UNKNOWN_ACTOR = "unknown actor"
+    UNDECODABLE = "undecodable"
+    KILLED_WORKER = "killed its worker"
+    TIME_LIMIT = "time limit not honoured"
+    TOO_LARGE = "too large"
+    GIVEN_UP = "given up by the broker"
+
+
+class Delivery:
+    """
+    One receipt of a message.
+
+    Attributes:
+        body: The bytes as they came.
+
+        queue_name: The queue they came from.
+
+        priority: The priority they were sent with; lower runs first.
+
+        receipt: What the consumer needs to acknowledge it.
+
+        redelivered: Whether it was delivered before and not settled.
+
+        message: The decoded message; ``None`` until that is done.
+
+        actor: The actor it is for; ``None`` until that is found.
+
+        defaults: The project's actor options, each in the form it is kept in.
+
+        deadline: ``time.monotonic()`` at which its time limit is over.
+
+        notify_shutdown: Whether a stopping worker interrupts it.
+
+        fate: How it ended; ``None`` while nothing is decided.
+
+        reason: Why it waits or is dead.
+
+        exception: What its run raised.
+
+        due_ms: When it runs again, milliseconds since 1970.
+
+        successors: Messages to send before it is acknowledged.
+    """
+
+    __slots__ = (
+        "actor",
+        "alone",
+        "body",
+        "deadline",
+        "defaults",
+        "due_ms",
+        "exception",
+        "fate",
+        "message",
+        "notify_shutdown",
+        "priority",
+        "queue_name",
+        "reason",
+        "receipt",
+        "redelivered",
+        "result",
+        "successors",
+    )
+
+    def __init__(
+        self,
+        body: bytes,
+        *,
+        queue_name: str,
+        priority: int = 0,
+        receipt: Any = None,
+        redelivered: bool = False,
+        message: Message | None = None,
+    ) -> None:
+        self.body = body
+        self.queue_name = queue_name
+        self.priority = priority
+        self.receipt = receipt
+        self.redelivered = redelivered
+        self.message = message
+        self.actor: RegisteredActor | None = None
+        self.defaults: Mapping[str, Any] = {}
+        self.alone = False
+        self.deadline: float | None = None
+        self.notify_shutdown = False
+        self.fate: Fate | None = None
+        self.reason: Reason | None = None
+        self.result: Any = None
+        self.exception: BaseException | None = None
+        self.due_ms: int | None = None
+        self.successors: Sequence[Message] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for what is no slot: the message's own attributes.
+        message = object.__getattribute__(self, "message")
+        if message is None:
+            raise AttributeError(f"A delivery that is not decoded has no {name!r}.")
+        return getattr(message, name)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Delivery):
+            return self.message == other.message and self.body == other.body
+        return self.message == other
+
+    def __hash__(self) -> int:
+        return hash(self.message)
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was decided that this message becomes a dead letter."""
+        return self.fate is Fate.DEAD
+
+    def fail(self, reason: Reason = Reason.REJECTED) -> None:
+        """Decide that the message becomes a dead letter."""
+        self.fate = Fate.DEAD
+        self.reason = reason
+
+    def retry(self, delay: int | timedelta) -> None:
+        """Decide that the message runs again after *delay* (milliseconds or a timedelta)."""
+        self.fate = Fate.RETRY
+        self.reason = Reason.RETRY
+        self.due_ms = clock.now_ms() + clock.duration_to_ms(delay, name="delay")
+
+    def postpone(self, delay: int, reason: Reason) -> None:
+        """Decide that the message is tried again in *delay* ms, and that it was no failure."""
+        self.fate = Fate.POSTPONED
+        self.reason = reason
+        self.due_ms = clock.now_ms() + delay
+
+    def send_after(self, message: Message) -> None:
+        """
+        Have *message* sent before this one is acknowledged.
+
+        Raises:
+            TypeError: an argument of it has no JSON form.
+
+            MessageTooLarge: it is over ``MAX_MESSAGE_SIZE``.
+        """
+        # Now, not when it is sent: then it would keep this delivery from being settled.
+        encode_checked(message)
+        self.successors = (*self.successors, message)
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """Return an option: the message's, else the actor's, else the project's, else *default*."""
+        assert self.message is not None
+        options = self.message.options
+        if name in options:
+            return options[name]
+        if self.actor is not None and name in self.actor.options:
+            return self.actor.options[name]
+        return self.defaults.get(name, default)
+
+    def envelope(self) -> Envelope:
+        """Return what a broker needs to carry the message as it is."""
+        message_id = self.message.message_id if self.message else ""
+        return Envelope(message_id, self.queue_name, self.priority, self.body)

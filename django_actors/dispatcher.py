@@ -1,0 +1,167 @@
+"""
+The dispatcher: moves messages whose time has come from the waiting room to the broker.
+
+The one place where both meet. Every worker process has one; they share the work
+by claiming rows. It also looks after what dead processes left behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from django.db import Error as DatabaseError
+from django.db import connections
+
+from . import clock, crashes
+from .brokers.base import Broker
+from .conf import settings
+from .errors import BrokerError
+from .wakeup import POLL_S, Alarm
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+
+LONGEST_WAIT_S = 1.0
+
+MAINTAIN_S = 5.0
+PRUNE_S = 600.0
+
+LONGEST_PAUSE_S = 5.0
+
+
+class Dispatcher:
+    """
+    Move due messages to *broker*.
+
+    Args:
+        owner: Whose claims its rows are while it publishes them.
+    """
+
+    def __init__(self, broker: Broker, *, owner: str = "dispatcher") -> None:
+        self._broker = broker
+        self._room = broker.waiting_room
+        self._owner = owner
+        self._maintain_at = 0.0
+        self._prune_at = time.monotonic() + PRUNE_S
+
+    def run_once(self, now: int | None = None) -> int:
+        """
+        Publish the messages that are due, a batch at most.
+
+        Args:
+            now: Milliseconds since 1970; the database's own time where it is ``None``.
+
+        Returns:
+            How many were published.
+        """
+        began = time.monotonic()
+        # Publish first, delete second. A crash in between sends twice; the other
+        # order would lose the message.
+        with self._broker.settlement():
+            rows = self._room.claim_due(self._owner, limit=BATCH, now=now)
+            self._broker.publish([envelope for _, envelope in rows])
+            self._room.forget([key for key, _ in rows], self._owner)
+        if rows:
+            elapsed_ms = (time.monotonic() - began) * clock.MS_PER_S
+            logger.debug("Moved %d due messages in %d ms", len(rows), elapsed_ms)
+        return len(rows)
+
+    def tend(self) -> None:
+        """Do what is due every few seconds, or minutes."""
+        now = time.monotonic()
+        if now >= self._maintain_at:
+            self._maintain_at = now + MAINTAIN_S
+            self._broker.maintain()
+        if now >= self._prune_at:
+            self._prune_at = now + PRUNE_S
+            self._prune()
+
+    def _prune(self) -> None:
+        ttl = settings.DEAD_LETTER_TTL
+        pruned = 0
+        while batch := self._room.prune(older_than_ms=ttl):
+            pruned += batch
+        crashes.prune(older_than_ms=ttl, alias=self._room.alias)
+        if pruned:
+            logger.info("Pruned %d dead letters older than %d ms", pruned, ttl)
+
+    def seconds_until_due(self) -> float | None:
+        """Return how long until the next row is due, ``None`` if none waits."""
+        wait = self._room.wait_ms()
+        return None if wait is None else wait / clock.MS_PER_S
+
+    def let_go(self) -> None:
+        """Give back rows that were claimed for a broker which did not take them."""
+        self._room.release(self._owner)
+
+
+class DispatcherThread(threading.Thread):
+    """Runs a ``Dispatcher`` until it is stopped; sleeps from due time to due time."""
+
+    def __init__(self, broker: Broker, *, owner: str) -> None:
+        super().__init__(name="Dispatcher", daemon=True)
+        self._broker = broker
+        self._dispatcher = Dispatcher(broker, owner=owner)
+        self._alarm = Alarm()
+        self._stopping = False
+        self._failures = 0
+
+    def run(self) -> None:
+        room = self._broker.waiting_room
+        self._news = room.watch(self._alarm)
+        room.listeners.add(self._ring)
+        try:
+            while not self._stopping:
+                self._step()
+        finally:
+            room.listeners.discard(self._ring)
+            self._alarm.close()
+            connections.close_all()
+
+    def _ring(self, due_ms: int) -> None:
+        self._alarm.ring()
+
+    def _step(self) -> None:
+        try:
+            self._work()
+        except (BrokerError, DatabaseError) as error:
+            self._pause(error)
+        except Exception:
+            logger.exception("The dispatcher stumbled")
+            self._alarm.sleep(LONGEST_PAUSE_S)
+        else:
+            self._failures = 0
+
+    def _work(self) -> None:
+        self._dispatcher.tend()
+        wait = self._dispatcher.seconds_until_due()
+        if wait == 0 and self._dispatcher.run_once():
+            self._news.note_activity()
+            return
+        if wait == 0:
+            # Another dispatcher has them in its hands, and will have moved them in a moment.
+            wait = POLL_S
+        self._news.wait(LONGEST_WAIT_S if wait is None else min(wait, LONGEST_WAIT_S))
+
+    def _pause(self, error: Exception) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            logger.warning("The dispatcher waits: %s", error)
+        connections.close_all()
+        self._let_go()
+        self._alarm.sleep(min(0.1 * 2 ** min(self._failures, 10), LONGEST_PAUSE_S))
+
+    def _let_go(self) -> None:
+        try:
+            self._dispatcher.let_go()
+        except DatabaseError:
+            # The claims run out by themselves.
+            connections.close_all()
+
+    def stop(self) -> None:
+        """End the thread soon."""
+        self._stopping = True
+        self._alarm.ring()

@@ -1,0 +1,215 @@
+"""
+The tables: the waiting room, the database broker's queue, and who holds what.
+
+Times the engine decides by are milliseconds since 1970: they mean the same with
+and without ``USE_TZ`` on every database.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from . import clock
+from .errors import DecodeError
+from .message import MAX_ID_LENGTH, MAX_NAME_LENGTH, Envelope, Message
+
+OWNER_LENGTH = 64
+
+# What a row is called where only a line is free for it.
+MAX_TITLE = 120
+
+
+class Kind(models.TextChoices):
+    """What a row of the waiting room is."""
+
+    SCHEDULED = "scheduled", _("scheduled")
+    OUTBOX = "outbox", _("outbox")
+    DEAD = "dead", _("dead letter")
+
+
+class WaitingMessage(models.Model):
+    """
+    A message that is not in the broker: scheduled, in the outbox, or dead.
+
+    One row a message: a retry takes the place of what was there before.
+    """
+
+    # Null for bytes that are no message: of those there may be many.
+    message_id = models.CharField(  # noqa: DJ001
+        _("message id"), max_length=MAX_ID_LENGTH, null=True, unique=True, editable=False
+    )
+    kind = models.CharField(_("kind"), max_length=16, choices=Kind, editable=False)
+    queue_name = models.CharField(_("queue"), max_length=MAX_NAME_LENGTH, editable=False)
+    actor_name = models.CharField(
+        _("actor"), max_length=MAX_NAME_LENGTH, blank=True, editable=False
+    )
+    priority = models.IntegerField(_("priority"), default=0, editable=False)
+    body = models.BinaryField(_("body"), editable=False)
+    call = models.TextField(_("call"), blank=True, editable=False)
+    reason = models.CharField(_("reason"), max_length=32, editable=False)
+    attempts = models.PositiveIntegerField(_("attempts"), default=0, editable=False)
+    error_class = models.CharField(_("exception"), max_length=255, blank=True, editable=False)
+    error = models.TextField(_("error"), blank=True, editable=False)
+    traceback = models.TextField(_("traceback"), blank=True, editable=False)
+    due_ms = models.BigIntegerField(_("due"), null=True, editable=False)
+    stored_at = models.DateTimeField(_("stored at"), editable=False)
+    claimed_by = models.CharField(max_length=OWNER_LENGTH, blank=True, default="", editable=False)
+
+    class Meta:
+        verbose_name = _("waiting message")
+        verbose_name_plural = _("waiting messages")
+        indexes: ClassVar = [
+            # Dead letters have no due_ms: this index holds only what will move.
+            models.Index(fields=["due_ms"], name="actors_due"),
+            models.Index(fields=["kind", "stored_at"], name="actors_kind"),
+            models.Index(fields=["claimed_by"], name="actors_waiting_claim"),
+        ]
+
+    def __str__(self) -> str:
+        return self.call if len(self.call) <= MAX_TITLE else f"{self.call[: MAX_TITLE - 1]}…"
+
+    @property
+    def available_at(self) -> datetime | None:
+        """When the message becomes ready, aware and in UTC; ``None`` for a dead letter."""
+        return None if self.due_ms is None else clock.from_ms(self.due_ms)
+
+    @property
+    def message(self) -> Message | None:
+        """The decoded message, or ``None`` if the bytes are none."""
+        try:
+            return Message.decode(bytes(self.body))
+        except DecodeError:
+            return None
+
+    def envelope(self) -> Envelope:
+        """Return what a broker needs to carry the message."""
+        return Envelope(self.message_id or "", self.queue_name, self.priority, bytes(self.body))
+
+
+class DeadLetterManager(models.Manager["DeadLetter"]):
+    """Rows of the waiting room that are dead letters."""
+
+    def get_queryset(self) -> models.QuerySet[DeadLetter]:
+        return super().get_queryset().filter(kind=Kind.DEAD)
+
+
+class DeadLetter(WaitingMessage):
+    """A message that will not run again by itself."""
+
+    objects: ClassVar[Any] = DeadLetterManager()
+
+    class Meta:
+        proxy = True
+        verbose_name = _("dead letter")
+        verbose_name_plural = _("dead letters")
+        permissions: ClassVar = [
+            ("requeue_deadletter", "Can requeue dead letters"),
+            ("edit_deadletter", "Can edit the arguments of dead letters"),
+            ("discard_deadletter", "Can discard dead letters"),
+        ]
+
+
+class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
+    """Rows of the waiting room that wait for their time."""
+
+    def get_queryset(self) -> models.QuerySet[ScheduledMessage]:
+        return super().get_queryset().exclude(kind=Kind.DEAD)
+
+
+class ScheduledMessage(WaitingMessage):
+    """A message that waits for its time: delayed, to be retried, or in the outbox."""
+
+    objects: ClassVar[Any] = ScheduledMessageManager()
+
+    class Meta:
+        proxy = True
+        verbose_name = _("scheduled message")
+        verbose_name_plural = _("scheduled messages")
+        permissions: ClassVar = [
+            ("run_scheduledmessage", "Can run scheduled messages now or at another time"),
+            ("cancel_scheduledmessage", "Can cancel scheduled messages"),
+        ]
+
+
+class QueuedMessage(models.Model):
+    """A message that is ready to run; the queue of the database broker."""
+
+    queue_name = models.CharField(max_length=MAX_NAME_LENGTH)
+    priority = models.IntegerField(default=0)
+    message_id = models.CharField(max_length=MAX_ID_LENGTH)
+    body = models.BinaryField()
+    claimed_by = models.CharField(max_length=OWNER_LENGTH, blank=True, default="")
+    redeliveries = models.PositiveIntegerField(default=0)
+    enqueued_ms = models.BigIntegerField()
+
+    class Meta:
+        verbose_name = _("queued message")
+        verbose_name_plural = _("queued messages")
+        indexes: ClassVar = [
+            # Unclaimed messages of a queue in the order they run, and the claims of an owner.
+            models.Index(
+                fields=["claimed_by", "queue_name", "priority", "id"], name="actors_ready"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.message_id
+
+
+class Lease(models.Model):
+    """The promise of a worker process that it lives; its claims are good as long as this is."""
+
+    owner = models.CharField(max_length=OWNER_LENGTH, primary_key=True)
+    expires_ms = models.BigIntegerField()
+    host = models.CharField(max_length=255, blank=True)
+    pid = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("lease")
+        verbose_name_plural = _("leases")
+        indexes: ClassVar = [models.Index(fields=["expires_ms"], name="actors_lease_expiry")]
+
+    def __str__(self) -> str:
+        return self.owner
+
+
+class CrashRecord(models.Model):
+    """How often worker processes died while they ran a message."""
+
+    message_id = models.CharField(max_length=MAX_ID_LENGTH, primary_key=True)
+    crashes = models.PositiveIntegerField(default=0)
+    overdue = models.BooleanField(default=False)
+    detail = models.CharField(max_length=255, blank=True)
+    updated_ms = models.BigIntegerField()
+
+    class Meta:
+        verbose_name = _("crash record")
+        verbose_name_plural = _("crash records")
+        indexes: ClassVar = [models.Index(fields=["updated_ms"], name="actors_crash_updated")]
+
+    def __str__(self) -> str:
+        return self.message_id
+
+
+class RabbitmqLane(models.Model):
+    """A priority of a queue that has, or had, a physical queue on RabbitMQ."""
+
+    namespace = models.CharField(max_length=64)
+    queue_name = models.CharField(max_length=MAX_NAME_LENGTH)
+    priority = models.IntegerField()
+
+    class Meta:
+        verbose_name = _("RabbitMQ lane")
+        verbose_name_plural = _("RabbitMQ lanes")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["namespace", "queue_name", "priority"], name="actors_rabbitmq_lane"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.namespace}.{self.queue_name}.{self.priority}"

@@ -1,0 +1,125 @@
+"""
+Which options an actor may have, and whether their values are right.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from .middleware.base import Middleware
+from .registry import nearest
+
+logger = logging.getLogger(__name__)
+
+# Understood by the engine itself, whatever middleware there is.
+ENGINE_OPTIONS = ("sensitive",)
+
+
+def check_actor_options(
+    options: dict[str, Any], owner: str, parameters: Sequence[str]
+) -> dict[str, Any]:
+    """
+    Return *options* with every value in the form it is kept in.
+
+    Args:
+        owner: What the options are of, for the error.
+
+        parameters: Names of the function's parameters.
+
+    Raises:
+        ValueError: no installed middleware knows an option, or a value is wrong.
+
+        TypeError: a value has a wrong type.
+    """
+    try:
+        known = known_options(_installed_middleware())
+    except Exception:
+        # The settings are wrong: no message can be sent with them, and their system checks
+        # say so better than a traceback at the import of this actor.
+        return dict(options)
+    for name in options:
+        if name not in known:
+            raise ValueError(
+                f"{owner} has the option {name!r}, which no installed middleware knows."
+                f"{nearest(name, [*known, 'actor_name', 'queue_name', 'priority'])}"
+            )
+    return {
+        name: _clean_sensitive(value, owner, parameters)
+        if name in ENGINE_OPTIONS
+        else _clean(name, value, owner, known[name])
+        for name, value in options.items()
+    }
+
+
+def check_message_options(options: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """
+    Return *options* with the values that a middleware knows in the form it keeps them in.
+
+    Others travel along as they are: they may be for the actor, or for another deploy.
+
+    Raises:
+        TypeError, ValueError: the value of a known option is none that it can have.
+    """
+    if not options:
+        return {}
+    known = known_options(_installed_middleware())
+    return {name: _clean(name, value, owner, known.get(name)) for name, value in options.items()}
+
+
+def clean_project_options(
+    options: Mapping[str, Any], middleware: Sequence[Middleware]
+) -> dict[str, Any]:
+    """
+    Return ``ACTOR_OPTIONS`` with every value in the form it is kept in.
+
+    What is wrong is left out and logged; the system checks have named it before.
+    """
+    known = known_options(middleware)
+    cleaned = {}
+    for name, value in options.items():
+        try:
+            cleaned[name] = _clean(name, value, "ACTOR_OPTIONS", known.get(name))
+        except (TypeError, ValueError) as error:
+            logger.error("An option of the project is ignored. %s", error)
+    return cleaned
+
+
+def _installed_middleware() -> Sequence[Middleware]:
+    # Not at import: the brokers need models, and an actor may be declared before those.
+    from .brokers import current_middleware
+
+    return current_middleware()
+
+
+def known_options(middleware: Sequence[Middleware]) -> dict[str, Middleware | None]:
+    """Return every option name there is, with the middleware that understands it."""
+    known: dict[str, Middleware | None] = dict.fromkeys(ENGINE_OPTIONS)
+    for each in middleware:
+        known.update(dict.fromkeys(each.actor_options, each))
+    return known
+
+
+def _clean(name: str, value: Any, owner: str, middleware: Middleware | None) -> Any:
+    if middleware is None:
+        return value
+    try:
+        return middleware.clean_option(name, value)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{owner}: {error}") from None
+
+
+def _clean_sensitive(value: Any, owner: str, parameters: Sequence[str]) -> Collection[str]:
+    if not isinstance(value, (tuple, list, set, frozenset)) or not all(
+        isinstance(name, str) for name in value
+    ):
+        raise TypeError(f"{owner}: sensitive must be a tuple of parameter names, not {value!r}.")
+    for name in value:
+        if name not in parameters:
+            raise ValueError(
+                f"{owner}: sensitive names {name!r}, which is no parameter."
+                f"{nearest(name, parameters)}"
+            )
+    return tuple(value)

@@ -1,0 +1,48 @@
+"""
+How fast a worker process finishes messages, and so how many to claim ahead.
+"""
+
+from __future__ import annotations
+
+import time
+
+# What is claimed ahead is work for this long: enough to hide a round trip to the broker,
+# too little to keep messages from other processes or to make an urgent one wait.
+AHEAD_S = 0.02
+
+WINDOW_S = 0.1
+
+
+class Pace:
+    """
+    Measures a worker, and says how much it may claim beyond what its threads can begin.
+
+    A fixed prefetch is wrong for somebody: with messages of an hour, one process sits on what
+    others could run; with messages of no length, every claim is a round trip for a few.
+
+    Args:
+        most: How many to claim ahead at most.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._began = time.monotonic()
+        self._count = 0
+        self._rate = 0.0
+
+    def note(self, count: int) -> None:
+        """Note that *count* messages were finished."""
+        self._count += count
+        elapsed = time.monotonic() - self._began
+        if elapsed >= WINDOW_S:
+            self._rate = self._count / elapsed
+            self._began += elapsed
+            self._count = 0
+
+    @property
+    def ahead(self) -> int:
+        """How many messages to claim beyond the idle threads."""
+        elapsed = time.monotonic() - self._began
+        # Nothing finished for long: the last window says nothing about now.
+        rate = self._rate if elapsed < 2 * WINDOW_S else self._count / elapsed
+        return min(self._most, int(rate * AHEAD_S))

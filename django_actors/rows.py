@@ -1,0 +1,128 @@
+"""
+Build the rows of the waiting room: what is kept of a message, and of how it failed.
+"""
+
+from __future__ import annotations
+
+import traceback as traceback_module
+
+from django.utils import timezone
+
+from .delivery import Delivery, Fate, Reason
+from .errors import exception_text
+from .message import MAX_NAME_LENGTH, Message
+from .models import Kind, WaitingMessage
+from .redaction import Redacted, redact
+
+MAX_TEXT = 65_536
+MAX_CALL = 1_000
+
+
+def storable(text: str, limit: int = MAX_TEXT) -> str:
+    """Return *text* in a form that every database takes: no NUL, no half characters."""
+    text = text[:limit].replace("\0", "\\x00")
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def build_row(
+    message: Message,
+    body: bytes,
+    *,
+    kind: Kind,
+    reason: Reason,
+    priority: int,
+    due_ms: int | None,
+) -> WaitingMessage:
+    """Return an unsaved row for *message*, whose wire form is *body*."""
+    return WaitingMessage(
+        message_id=message.message_id,
+        kind=kind,
+        reason=reason,
+        queue_name=message.queue_name,
+        actor_name=message.actor_name,
+        priority=priority,
+        body=body,
+        call=storable(redact(message).call, MAX_CALL),
+        attempts=_attempts(message),
+        due_ms=due_ms,
+        stored_at=timezone.now(),
+    )
+
+
+def _attempts(message: Message) -> int:
+    retries = message.options.get("retries", 0)
+    return retries if isinstance(retries, int) and 0 <= retries < 2**31 else 0
+
+
+def build_delivery_row(delivery: Delivery) -> WaitingMessage:
+    """Return an unsaved row for a delivery that ended in a retry, a delay or a dead letter."""
+    if delivery.message is None:
+        row = _build_undecodable_row(delivery)
+    else:
+        row = _build_decoded_row(delivery, delivery.message)
+    if delivery.exception is not None:
+        _describe_exception(row, delivery, delivery.exception)
+    return row
+
+
+def _build_undecodable_row(delivery: Delivery) -> WaitingMessage:
+    return WaitingMessage(
+        kind=Kind.DEAD,
+        reason=Reason.UNDECODABLE,
+        queue_name=delivery.queue_name[:MAX_NAME_LENGTH],
+        priority=delivery.priority,
+        body=delivery.body,
+        call=f"{len(delivery.body):,} bytes that are no message",
+        stored_at=timezone.now(),
+    )
+
+
+def _build_decoded_row(delivery: Delivery, message: Message) -> WaitingMessage:
+    dead = delivery.fate is Fate.DEAD
+    assert delivery.reason is not None
+    row = build_row(
+        message,
+        _encode(message, delivery.body),
+        kind=Kind.DEAD if dead else Kind.SCHEDULED,
+        reason=delivery.reason,
+        priority=delivery.priority,
+        due_ms=None if dead else delivery.due_ms,
+    )
+    if dead and delivery.exception is not None:
+        row.attempts += 1
+    return row
+
+
+def _encode(message: Message, body: bytes) -> bytes:
+    try:
+        return message.encode()
+    except (TypeError, ValueError):
+        # A middleware wrote an option that is no JSON; what came still is.
+        return body
+
+
+def _describe_exception(row: WaitingMessage, delivery: Delivery, error: BaseException) -> None:
+    shown = redact(delivery.message)
+    row.error_class = storable(exception_name(error), 255)
+    row.error = storable(shown.hide(exception_text(error)))
+    row.traceback = storable(format_traceback(error, shown))
+
+
+def exception_name(error: BaseException) -> str:
+    """Return the dotted name of the class of *error*, without ``builtins``."""
+    kind = type(error)
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def format_traceback(error: BaseException, shown: Redacted) -> str:
+    """
+    Return the traceback of *error*; its end, where the cause is, if it is very long.
+
+    Args:
+        shown: The message, whose sensitive values are hidden.
+    """
+    # Hidden before it is cut: half of a secret would not be found.
+    text = shown.hide("".join(traceback_module.format_exception(error)))
+    return text[-MAX_TEXT:]

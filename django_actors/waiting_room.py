@@ -1,0 +1,368 @@
+"""
+The waiting room: messages that are not in the broker.
+
+Scheduled messages, retries in their backoff, dead letters and the outbox are
+rows of one table. Nothing here talks to a broker; see dispatcher.py for the one
+place where both meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from django.db import connections, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from . import clock
+from .claims import ClaimStatement, now_ms_sql, quoted_table
+from .conf import settings
+from .delivery import Reason
+from .message import Envelope, Message, generate_message_id
+from .models import Kind, WaitingMessage
+from .rows import build_row
+from .wakeup import DUE_CHANNEL, Alarm, NewsWatch, notify_sql
+
+# A dispatcher that dies between its claim and its delete holds rows no longer than this.
+CLAIM_MS = 30_000
+
+# How soon an idle dispatcher sees a row of another process, where the database cannot tell.
+QUIET_POLL_S = 0.5
+
+# SQLite takes no more than 999 parameters in old versions.
+MOST_KEYS = 900
+
+
+_COLUMNS = ("id", "message_id", "queue_name", "priority", "body", "due_ms")
+
+_claim_due = ClaimStatement(
+    WaitingMessage,
+    columns=", ".join(_COLUMNS),
+    where="due_ms <= COALESCE(%s, {now})",
+    order="due_ms, id",
+    changes="claimed_by = %s",
+)
+
+
+class WaitingRoom:
+    """
+    The rows of one database.
+
+    Args:
+        alias: The database; the setting ``DATABASE`` decides where it is ``None``.
+
+    Attributes:
+        listeners: Called with the earliest time, in milliseconds since 1970, of rows
+            that this process has just written.
+    """
+
+    def __init__(self, alias: str | None = None) -> None:
+        self._alias = alias
+        self.listeners: set[Callable[[int], None]] = set()
+
+    @property
+    def alias(self) -> str:
+        """The alias of the database that holds the rows."""
+        return self._alias or settings.DATABASE
+
+    @property
+    def joins_transaction(self) -> bool:
+        """Whether a row written now is rolled back with the caller's transaction."""
+        return connections[self.alias].in_atomic_block
+
+    def watch(self, alarm: Alarm) -> NewsWatch:
+        """Return what the calling thread sleeps on until rows may have been written."""
+        connection = connections[self.alias]
+        return NewsWatch(connection, alarm, DUE_CHANNEL, quiet_poll_s=QUIET_POLL_S)
+
+    def put(self, rows: Sequence[WaitingMessage]) -> None:
+        """
+        Write *rows*, each in the place of what is there for the same message.
+
+        The rows join the caller's transaction. A dispatcher that has claimed the old
+        row finds that it holds it no longer, and does not delete the new one.
+        """
+        if not rows:
+            return
+        self._write(rows)
+        # Not of the outbox: its rows are handed over long before a dispatcher wants them.
+        due = [row.due_ms for row in rows if row.due_ms is not None and row.kind != Kind.OUTBOX]
+        if due:
+            self._tell(min(due))
+
+    def _write(self, rows: Sequence[WaitingMessage]) -> None:
+        # Of two rows for one message the later one is what is true.
+        unique = {row.message_id or id(row): row for row in rows}
+        connection = connections[self.alias]
+        target = (
+            ["message_id"] if connection.features.supports_update_conflicts_with_target else None
+        )
+        WaitingMessage.objects.using(self.alias).bulk_create(
+            unique.values(),
+            update_conflicts=True,
+            update_fields=_CHANGING_FIELDS,
+            unique_fields=target,
+        )
+
+    def _tell(self, due_ms: int) -> None:
+        connection = connections[self.alias]
+        if not connection.in_atomic_block:
+            self._call_listeners(due_ms)
+        elif self.listeners:
+            # Who looks before the commit sees nothing, and goes to sleep again.
+            transaction.on_commit(partial(self._call_listeners, due_ms), using=self.alias)
+        statement = notify_sql(connection, DUE_CHANNEL)
+        if statement is not None:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+
+    def _call_listeners(self, due_ms: int) -> None:
+        for listener in tuple(self.listeners):
+            listener(due_ms)
+
+    def claim_due(
+        self, owner: str, *, limit: int, now: int | None = None
+    ) -> list[tuple[int, Envelope]]:
+        """
+        Claim rows whose time has come, the earliest first.
+
+        Args:
+            owner: Who claims; see ``release()``.
+
+            limit: Rows at most.
+
+            now: Milliseconds since 1970; the database's own time where it is ``None``.
+
+        Returns:
+            Pairs of a row's key and what the broker needs to carry its message.
+        """
+        connection = connections[self.alias]
+        with transaction.atomic(using=self.alias, savepoint=False):
+            rows = _claim_due.run(connection, [(now,)], set_params=(owner,), limit=limit)
+            self._keep_claimed([row[0] for row in rows])
+        rows.sort(key=_due_and_key)
+        return [
+            (key, Envelope(message_id or "", queue_name, priority, bytes(body)))
+            for key, message_id, queue_name, priority, body, _ in rows
+        ]
+
+    def _keep_claimed(self, keys: Sequence[int]) -> None:
+        """Keep rows from other dispatchers for the time it takes to publish them."""
+        if not keys:
+            return
+        connection = connections[self.alias]
+        table = quoted_table(connection, WaitingMessage)
+        marks = ", ".join(["%s"] * len(keys))
+        # A statement of its own: the claim itself returns when they were due.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE {table} SET due_ms = {now_ms_sql(connection)} + {CLAIM_MS} "
+                f"WHERE id IN ({marks})",
+                keys,
+            )
+
+    def forget(self, keys: Sequence[int], owner: str) -> None:
+        """Delete claimed rows; one that was written anew since is not *owner*'s and stays."""
+        if keys:
+            self._rows().filter(pk__in=keys, claimed_by=owner).delete()
+
+    def forget_outbox(self, message_ids: Sequence[str]) -> None:
+        """Delete rows of the outbox that were handed over and that nobody changed since."""
+        for start in range(0, len(message_ids), MOST_KEYS):
+            some = message_ids[start : start + MOST_KEYS]
+            self._rows().filter(message_id__in=some, kind=Kind.OUTBOX).delete()
+
+    def release(self, owner: str) -> None:
+        """Make rows that a dead *owner* had claimed due again."""
+        rows = self._rows().filter(claimed_by=owner)
+        rows.update(claimed_by="", due_ms=clock.now_ms())
+
+    def wait_ms(self) -> int | None:
+        """Return the milliseconds until the next row is due (0 if one is), ``None`` without any."""
+        connection = connections[self.alias]
+        table = quoted_table(connection, WaitingMessage)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT MIN(due_ms) - {now_ms_sql(connection)} FROM {table}")
+            (wait,) = cursor.fetchone()
+        return None if wait is None else max(0, int(wait))
+
+    def has_settled(self, message_id: str) -> bool:
+        """
+        Return whether an earlier delivery of a message ended here.
+
+        A row that is claimed, or in the outbox, says nothing: it is deleted by somebody who
+        has just published it.
+        """
+        rows = self._rows().filter(message_id=message_id, claimed_by="")
+        return bool(rows.exclude(kind=Kind.OUTBOX).exists())
+
+    def has_waiting(self, queue_name: str) -> bool:
+        """Return whether a message of a queue waits here for its time."""
+        rows = self._rows().filter(queue_name=queue_name).exclude(kind=Kind.DEAD)
+        return bool(rows.exists())
+
+    def prune(self, *, older_than_ms: int, limit: int = 1_000) -> int:
+        """Delete up to *limit* dead letters older than *older_than_ms*, and return how many."""
+        before = timezone.now() - timedelta(milliseconds=older_than_ms)
+        old = self._rows().filter(kind=Kind.DEAD, stored_at__lt=before)
+        # Two steps: MariaDB takes no LIMIT in a subquery.
+        keys = list(old.values_list("pk", flat=True)[:limit])
+        return self._rows().filter(pk__in=keys, kind=Kind.DEAD).delete()[0] if keys else 0
+
+    # ---- what an operator does ---------------------------------------------------
+
+    def requeue(
+        self,
+        rows: Iterable[WaitingMessage],
+        *,
+        delay: int = 0,
+        edit: Callable[[Message], Message] | None = None,
+    ) -> list[Message]:
+        """
+        Have dead letters or scheduled messages run again, from their first attempt.
+
+        The rows stay in the waiting room, due after *delay* ms, and the dispatcher
+        publishes them: nothing is lost when the broker is down, and a rollback undoes it.
+
+        Args:
+            rows: As they were read; see ``hold()``.
+
+            edit: Returns the message that runs in the place of the one that is given to it.
+
+        Returns:
+            The messages as they will run. Rows that hold no message are left alone, and so
+            are those that somebody else has changed.
+        """
+        messages = []
+        renewed = []
+        with self.hold(rows) as held:
+            for row in held.only(*_KEPT_FIELDS):
+                message = row.message
+                if message is None:
+                    continue
+                message = renew(edit(message) if edit else message)
+                messages.append(message)
+                renewed.append(_renew_row(row, message, delay, edited=edit is not None))
+            self.put(renewed)
+        return messages
+
+    def reschedule(self, rows: Iterable[WaitingMessage], *, due_ms: int) -> list[int]:
+        """
+        Have scheduled messages become due at another time; their attempts still count.
+
+        Args:
+            rows: As they were read; see ``hold()``.
+
+            due_ms: Milliseconds since 1970.
+
+        Returns:
+            The keys of the rows that were changed.
+        """
+        with self.hold(rows) as held:
+            waiting = held.exclude(kind=Kind.DEAD)
+            keys = list(waiting.values_list("pk", flat=True))
+            # No longer of the outbox: a late hand-over must not take it for its own.
+            waiting.update(due_ms=due_ms, kind=Kind.SCHEDULED)
+            if keys:
+                self._tell(due_ms)
+        return keys
+
+    def discard(self, rows: Iterable[WaitingMessage]) -> list[int]:
+        """
+        Delete rows for good.
+
+        Args:
+            rows: As they were read; see ``hold()``.
+
+        Returns:
+            The keys of the rows that were deleted.
+        """
+        with self.hold(rows) as held:
+            keys = list(held.values_list("pk", flat=True))
+            held.delete()
+        return keys
+
+    @contextmanager
+    def hold(self, rows: Iterable[WaitingMessage]) -> Iterator[Any]:
+        """
+        Keep everybody else from *rows* for one transaction.
+
+        Yields:
+            A queryset of those that are still what was read: not written anew since, not
+            claimed by a dispatcher, and not on their way from the outbox to the broker.
+        """
+        seen = {row.pk: _version(row) for row in rows}
+        owner = f"held:{generate_message_id()}"
+        with transaction.atomic(using=self.alias):
+            # Claim first, look second: that is safe at every isolation level of every database.
+            free = self._rows().filter(pk__in=seen, claimed_by="").exclude(_in_hand_over())
+            free.update(claimed_by=owner)
+            held = self._rows().filter(claimed_by=owner)
+            now = held.only("kind", "stored_at")
+            yield held.filter(pk__in=[row.pk for row in now if _version(row) == seen[row.pk]])
+            held.update(claimed_by="")
+
+    def _rows(self) -> Any:
+        return WaitingMessage.objects.using(self.alias)
+
+
+_CHANGING_FIELDS = [
+    field.name
+    for field in WaitingMessage._meta.concrete_fields
+    if field.name not in ("id", "message_id")
+]
+
+
+# What a row brings along when its message begins anew.
+_KEPT_FIELDS = ("body", "call", "priority")
+
+
+def _version(row: WaitingMessage) -> tuple[Any, ...]:
+    return row.kind, row.stored_at
+
+
+def _in_hand_over() -> Q:
+    """Select rows that the process which wrote them may be publishing right now."""
+    return Q(kind=Kind.OUTBOX, due_ms__gt=clock.now_ms())
+
+
+def _due_and_key(row: tuple[Any, ...]) -> Any:
+    return row[-1], row[0]
+
+
+# What the engine notes on a message while it runs.
+RUN_OPTIONS = ("retries", "traceback", "requeue_timestamp", "eta", "unknown_since")
+
+
+def renew(message: Message) -> Message:
+    """Return *message* as if it were sent now for the first time; its id stays."""
+    options = {k: v for k, v in message.options.items() if k not in RUN_OPTIONS}
+    return Message(
+        message.queue_name,
+        message.actor_name,
+        message.args,
+        message.kwargs,
+        options,
+        message.message_id,
+    )
+
+
+def _renew_row(
+    row: WaitingMessage, message: Message, delay: int, *, edited: bool
+) -> WaitingMessage:
+    renewed = build_row(
+        message,
+        message.encode(),
+        kind=Kind.SCHEDULED,
+        reason=Reason.REQUEUED,
+        priority=row.priority,
+        due_ms=clock.now_ms() + delay,
+    )
+    if not edited:
+        # Whoever wrote it may have known more of what is sensitive than this process does.
+        renewed.call = row.call
+    return renewed

@@ -1,0 +1,462 @@
+"""The RabbitMQ broker: the contract, on a real server."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+import unittest
+import uuid
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pika
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.test import SimpleTestCase, override_settings
+
+from django_actors.brokers import build_broker
+from django_actors.brokers.base import Broker, Consumer
+from django_actors.brokers.rabbitmq import RabbitmqBroker
+from django_actors.brokers.rabbitmq_concerns import concerns_of_place
+from django_actors.brokers.rabbitmq_topology import LaneKey
+from django_actors.delivery import Fate, Reason
+from django_actors.dispatcher import Dispatcher
+from django_actors.errors import BrokerUnavailable
+from django_actors.message import Envelope, Message, generate_message_id
+from django_actors.models import Kind, WaitingMessage
+from tests.engine import EngineCase, begin, envelop, make_message, silence, wait_until
+from tests.proxy import Proxy
+
+from .contract import PASSWORD, PROMPT_S, ServerContract, bodies_of
+
+# Heavy cases have a size for every day; ACTORS_TEST_SCALE makes them as large as they matter.
+SCALE = int(os.environ.get("ACTORS_TEST_SCALE", "1"))
+RECONNECTS = 50 * SCALE
+HUGE_BODY = min(64, 4 * SCALE) * 1_048_576
+
+URL = os.environ.get("TEST_RABBITMQ_URL", "")
+
+needs_rabbitmq = unittest.skipUnless(URL, "RabbitMQ does not answer")
+
+
+class RabbitmqCase(EngineCase):
+    """Queues in a namespace that no other test uses; they are deleted after each test."""
+
+    def setUp(self) -> None:
+        namespace = f"test_{uuid.uuid4().hex}"
+        changed = override_settings(
+            DJANGO_ACTORS={**settings.DJANGO_ACTORS, "NAMESPACE": namespace}
+        )
+        changed.enable()
+        self.addCleanup(changed.disable)
+        self.addCleanup(self.delete_queues)
+        super().setUp()
+
+    def delete_queues(self) -> None:
+        broker = RabbitmqBroker(URL)
+        broker.delete_queues()
+        broker.close()
+
+
+@needs_rabbitmq
+class RabbitmqBrokerTests(ServerContract, RabbitmqCase):
+    """All of the contract holds with quorum queues."""
+
+    unreachable_place = "127.0.0.1:1"
+    options: dict[str, Any] = {}
+
+    def make_broker(self) -> RabbitmqBroker:
+        broker = RabbitmqBroker(URL, **self.options)
+        self.addCleanup(broker.close)
+        return broker
+
+    def kill(self, consumer: Any) -> None:
+        consumer.drop()
+
+    def test_what_is_released_is_seen_at_once_by_who_waits(self):
+        # RabbitMQ needs no release(): the end of the connection is enough.
+        self.publish(b"x")
+        victim = self.consume(owner="victim")
+        self.take_one(victim)
+        waiting = self.wait_in_thread(self.consume)
+
+        self.kill(victim)
+
+        elapsed, deliveries = waiting.result()
+        self.assertEqual(bodies_of(deliveries), [b"x"])
+        self.assertLess(elapsed, PROMPT_S)
+
+    def call_unreachable(self, function: Callable[[Broker], Any]) -> Any:
+        broker = RabbitmqBroker(f"amqp://user:{PASSWORD}@127.0.0.1:1/%2F", send_timeout=300)
+        try:
+            return function(broker)
+        finally:
+            broker.close()
+
+
+@needs_rabbitmq
+class ClassicQueueTests(RabbitmqBrokerTests):
+    """All of the contract holds with classic queues, too."""
+
+    options = {"queue_type": "classic"}
+
+    def test_what_was_put_back_does_not_count_as_delivered(self):
+        """Skip a claim: a classic queue does not count, so any return looks like a redelivery."""
+
+
+@needs_rabbitmq
+class SendingTests(RabbitmqCase):
+    def setUp(self) -> None:
+        super().setUp()
+        parts = urlsplit(URL)
+        self.proxy = Proxy(str(parts.hostname), parts.port or 5672)
+        self.addCleanup(self.proxy.close)
+        login, at, _ = parts.netloc.rpartition("@")
+        self.proxy_url = parts._replace(netloc=f"{login}{at}127.0.0.1:{self.proxy.port}").geturl()
+
+    def make_broker(self, url: str = URL, **options: Any) -> RabbitmqBroker:
+        broker = RabbitmqBroker(url, **options)
+        self.addCleanup(broker.close)
+        return broker
+
+    def publish(self, broker: Broker, *bodies: bytes) -> None:
+        broker.publish([Envelope(generate_message_id(), "q", 0, body) for body in bodies])
+
+    def take_all(self, broker: Broker) -> list[bytes]:
+        consumer = broker.consume(["q"], owner="o")
+        bodies: list[bytes] = []
+        while found := consumer.fetch(100, timeout=1):
+            consumer.ack(found)
+            bodies += bodies_of(found)
+        consumer.close()
+        return bodies
+
+    def test_a_connection_that_is_cut_costs_no_message(self):
+        broker = self.make_broker(self.proxy_url)
+        for number in range(60):
+            if number % 10 == 5:
+                self.proxy.cut()
+            self.publish(broker, b"%d" % number)
+
+        self.assertEqual({int(body) for body in self.take_all(broker)}, set(range(60)))
+
+    def test_a_lost_confirmation_costs_no_message_and_no_second_run(self):
+        broker = self.make_broker(self.proxy_url)
+        self.publish(broker, b"before")
+
+        self.proxy.lose_next_reply()
+        self.publish(broker, b"once")
+
+        self.assertEqual(sorted(self.take_all(broker)), [b"before", b"once"])
+
+    def test_a_stalled_connection_is_replaced_within_the_deadline(self):
+        broker = self.make_broker(self.proxy_url, send_timeout=2_000)
+        self.publish(broker, b"before")
+
+        self.proxy.stall()
+        began = time.monotonic()
+        with silence(), self.assertRaises(BrokerUnavailable):
+            self.publish(broker, b"refused")
+        self.assertLess(time.monotonic() - began, 3)
+        self.proxy.cut()
+        self.proxy.resume()
+
+        self.publish(broker, b"after")
+
+    def test_a_queue_that_was_deleted_is_declared_again(self):
+        broker = self.make_broker()
+        self.publish(broker, b"before")
+        with broker.desk.visit() as visit:
+            visit.call("queue_delete", queue=broker.topology.lane_name(LaneKey(0, "q")))
+
+        self.publish(broker, b"after")
+
+        self.assertEqual(self.take_all(broker), [b"after"])
+
+    def test_threads_share_the_connection(self):
+        broker = self.make_broker(self.proxy_url)
+        self.publish(broker, b"x")
+        before = self.proxy.accepted
+
+        for task in [begin(self.publish, broker, b"x") for _ in range(8)]:
+            task.result()
+
+        self.assertEqual(self.proxy.accepted, before)
+        self.assertEqual(len(self.take_all(broker)), 9)
+
+    def test_a_queue_with_other_arguments_is_explained(self):
+        self.publish(self.make_broker(), b"x")
+        other = self.make_broker(queue_type="classic")
+
+        with self.assertRaises(BrokerUnavailable) as caught:
+            self.publish(other, b"x")
+
+        name = other.topology.lane_name(LaneKey(0, "q"))
+        for word in (name, "x-queue-type", "classic", "quorum", "rabbitmqctl delete_queue"):
+            self.assertIn(word, str(caught.exception))
+
+    def test_queues_with_other_arguments_are_a_concern_of_a_deploy(self):
+        self.publish(self.make_broker(), b"x")
+
+        found = {each.id for each in self.make_broker(queue_type="classic").concerns()}
+
+        self.assertEqual(found, {"W203"})
+        self.assertEqual(list(self.make_broker().concerns()), [])
+
+    def test_a_forked_child_has_a_connection_of_its_own(self):
+        broker = self.make_broker()
+        self.publish(broker, b"parent")
+
+        child = os.fork()
+        if child == 0:
+            try:
+                self.publish(broker, b"child")
+                broker.close()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        self.publish(broker, b"parent again")
+
+        self.assertEqual(sorted(self.take_all(broker)), [b"child", b"parent", b"parent again"])
+
+    def test_reconnects_leave_nothing_behind(self):
+        broker = self.make_broker(self.proxy_url)
+        consumer = broker.consume(["q"], owner="o")
+        self.addCleanup(consumer.close)
+        self.reconnect(broker, consumer, 10)
+        before = self.footprint()
+
+        self.reconnect(broker, consumer, RECONNECTS)
+
+        # The last of the proxy's own threads may still be on their way out.
+        wait_until(lambda: self.footprint()[0] <= before[0], "the threads to be as few as before")
+        self.assertLessEqual(self.footprint()[1], before[1] + 2)
+
+    def reconnect(self, broker: Broker, consumer: Consumer, times: int) -> None:
+        for _ in range(times):
+            self.proxy.cut()
+            self.publish(broker, b"x")
+            with silence():
+                wait_until(lambda: fetch_one(consumer), "a delivery")
+
+    def footprint(self) -> tuple[int, int]:
+        gc.collect()
+        names = [thread.name for thread in threading.enumerate() if thread.name != "Proxy"]
+        wait_until(lambda: self.proxy.open_connections <= 2, "old connections to end")
+        return len(names), len(os.listdir("/proc/self/fd"))
+
+
+def fetch_one(consumer: Consumer) -> bool:
+    try:
+        found = consumer.fetch(1, timeout=0.5)
+    except BrokerUnavailable:
+        return False
+    consumer.ack(found)
+    return bool(found)
+
+
+@needs_rabbitmq
+class ForeignBodyTests(RabbitmqCase):
+    """Whatever somebody puts into a queue, it becomes a dead letter and stops nobody."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.broker = self.use(RabbitmqBroker(URL))
+        self.addCleanup(self.broker.close)
+        self.actor = self.declare(lambda: None, actor_name="nothing")
+        self.broker.publish([envelop(make_message("nothing"))])
+        self.lane = self.broker.topology.lane_name(LaneKey(0, "default"))
+
+    def push(self, *bodies: bytes, **properties: Any) -> None:
+        with pika.BlockingConnection(pika.URLParameters(URL)) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            for body in bodies:
+                channel.basic_publish(
+                    "", self.lane, body, pika.BasicProperties(**properties), mandatory=True
+                )
+
+    def sweep(self) -> list[WaitingMessage]:
+        self.broker.maintain()
+        return self.dead()
+
+    def dead(self) -> list[WaitingMessage]:
+        return list(WaitingMessage.objects.filter(kind=Kind.DEAD).order_by("pk"))
+
+    def test_it_is_kept_with_its_bytes(self):
+        huge = b"x" * HUGE_BODY
+        bodies = [b"\xff garbage", b"null", b"[1]", b'{"queue_name": 1}', b"[" * 50_000, huge]
+        with silence():
+            self.push(*bodies, correlation_id="same for all")
+            self.start_worker(self.broker)
+            wait_until(lambda: len(self.dead()) == len(bodies), "the dead letters")
+
+        self.assertEqual({bytes(row.body) for row in self.dead()}, set(bodies))
+        self.assertEqual({row.reason for row in self.dead()}, {Reason.UNDECODABLE})
+        self.broker.join("default", timeout=20_000)
+
+    def test_what_rabbitmq_gives_up_is_swept_into_the_waiting_room(self):
+        message = make_message("nothing")
+        self.broker.flush("default")
+        self.push(message.encode())
+        with pika.BlockingConnection(pika.URLParameters(URL)) as connection:
+            channel = connection.channel()
+            method, _, _ = channel.basic_get(self.lane)
+            channel.basic_reject(method.delivery_tag, requeue=False)
+
+        with silence():
+            wait_until(self.sweep, "the dead letter")
+
+        [row] = self.dead()
+        self.assertEqual((row.message_id, row.reason), (message.message_id, Reason.GIVEN_UP))
+        self.assertIn("rejected", row.error)
+        self.assertEqual(row.queue_name, "default")
+
+
+@needs_rabbitmq
+class LongRunTests(RabbitmqCase):
+    """Messages that are held for longer than RabbitMQ allows."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.broker = self.use(RabbitmqBroker(URL, consumer_timeout=300))
+        self.addCleanup(self.broker.close)
+        self.message = make_message("nothing", queue="q")
+        self.broker.publish([envelop(self.message)])
+        self.consumer: Any = self.broker.consume(["q"], owner="o")
+        self.addCleanup(self.consumer.close)
+        [self.delivery] = wait_until(lambda: self.consumer.fetch(1, timeout=1), "the delivery")
+        self.delivery.message = self.message
+        wait_until(self.is_parked, "the row")
+
+    def is_parked(self) -> bool:
+        self.consumer._look_at = 0.0
+        self.consumer.fetch(0, timeout=0.05)
+        return WaitingMessage.objects.exists()
+
+    def test_a_row_takes_their_place_and_is_not_due_while_they_run(self):
+        [row] = WaitingMessage.objects.all()
+
+        self.assertEqual(row.message_id, self.message.message_id)
+        self.assertEqual(self.broker.waiting_room.claim_due("somebody", limit=10), [])
+        self.assertEqual(tuple(self.broker.queue_size("q")), (0, 0))
+
+    def test_the_row_goes_when_they_are_done(self):
+        self.delivery.fate = Fate.DONE
+
+        self.broker.settle(self.consumer, [self.delivery])
+
+        self.assertFalse(WaitingMessage.objects.exists())
+
+    def test_a_retry_takes_the_place_of_the_row(self):
+        self.delivery.retry(600_000)
+
+        self.broker.settle(self.consumer, [self.delivery])
+
+        [row] = WaitingMessage.objects.all()
+        self.assertEqual((row.reason, row.claimed_by), (Reason.RETRY, ""))
+
+    def test_what_is_put_back_is_due_at_once(self):
+        self.delivery.fate = Fate.PUT_BACK
+
+        self.broker.settle(self.consumer, [self.delivery])
+
+        room = self.broker.waiting_room
+        [(_, envelope)] = wait_until(lambda: room.claim_due("somebody", limit=10), "the row")
+        self.assertEqual(envelope.message_id, self.message.message_id)
+
+    def test_the_death_of_their_worker_makes_them_due_and_suspects(self):
+        self.consumer.drop()
+
+        self.broker.release("o", done=())
+
+        Dispatcher(self.broker).run_once()
+        survivor = self.broker.consume(["q"], owner="survivor")
+        self.addCleanup(survivor.close)
+        [again] = wait_until(lambda: survivor.fetch(1, timeout=1), "the delivery")
+        self.assertTrue(again.redelivered)
+        self.assertEqual(Message.decode(again.body).message_id, self.message.message_id)
+
+
+class OptionTests(SimpleTestCase):
+    """How a broker is described; no server is asked."""
+
+    def test_a_url_may_name_several_servers(self):
+        for url in (
+            "amqp://u:p@one:1/v;amqp://u:p@two:2/v",
+            "amqp://u:p@one:1/v;two:2",
+            ["amqp://u:p@one:1/v", "amqp://u:p@two:2/v"],
+        ):
+            target = RabbitmqBroker(url).target
+
+            places = [(each.host, each.port) for each in target.parameters]
+            self.assertEqual(places, [("one", 1), ("two", 2)])
+            self.assertEqual({each.virtual_host for each in target.parameters}, {"v"})
+
+    def test_a_broker_can_be_built_without_a_url(self):
+        parameters = pika.ConnectionParameters(host="one")
+        for options in (
+            {"host": "one"},
+            {"parameters": parameters},
+            {"parameters": [{"host": "one"}]},
+        ):
+            target = RabbitmqBroker(**options).target
+
+            self.assertEqual([each.host for each in target.parameters], ["one"])
+
+    def test_a_url_and_another_place_are_an_error(self):
+        several: list[dict[str, Any]] = [{"host": "x"}, {"parameters": []}, {"credentials": None}]
+        for options in several:
+            with self.assertRaisesMessage(ValueError, "says it again"):
+                RabbitmqBroker("amqp://localhost", **options)
+
+    def test_parameters_of_pika_are_options_and_query_parameters(self):
+        url = "amqp://localhost?heartbeat=7&connection_attempts=3&queue_type=classic"
+
+        broker = RabbitmqBroker(url, blocked_connection_timeout=9)
+
+        [parameters] = broker.target.parameters
+        self.assertEqual(parameters.heartbeat, 7)
+        self.assertEqual(parameters.connection_attempts, 3)
+        self.assertEqual(parameters.blocked_connection_timeout, 9)
+        self.assertEqual(broker.target.queue_type, "classic")
+
+    def test_the_old_name_of_heartbeat_is_explained(self):
+        for arguments in (
+            {"host": "x", "heartbeat_interval": 0},
+            {"url": "amqp://x?heartbeat_interval=0"},
+            {"parameters": [{"heartbeat_interval": 0}]},
+        ):
+            with self.assertRaisesMessage(Exception, "heartbeat"):
+                RabbitmqBroker(**arguments)
+
+    def test_what_is_no_option_is_an_error(self):
+        for setting in (
+            "amqp://x?colour=red",
+            "amqp://x?queue_type=red",
+            "amqp://x?send_timeout=0",
+        ):
+            with self.assertRaises(ImproperlyConfigured):
+                build_broker(setting)
+
+    def test_amqps_encrypts(self):
+        [parameters] = RabbitmqBroker("amqps://host").target.parameters
+
+        self.assertIsNotNone(parameters.ssl_options)
+        self.assertEqual(parameters.port, 5671)
+
+    def test_plain_text_and_guest_on_another_host_are_concerns(self):
+        found = concerns_of_place(RabbitmqBroker("amqp://guest:guest@192.0.2.1").target)
+
+        self.assertEqual([each.id for each in found], ["W201", "W202"])
+        self.assertEqual(list(concerns_of_place(RabbitmqBroker("amqp://localhost").target)), [])
+
+    def test_a_name_that_would_be_too_long_stays_unique(self):
+        topology = RabbitmqBroker("amqp://localhost").topology
+        names = {topology.lane_name(LaneKey(n, "q" * 250)) for n in range(3)}
+
+        self.assertEqual(len(names), 3)
+        self.assertTrue(all(len(name) <= 255 for name in names))

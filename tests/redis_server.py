@@ -1,0 +1,168 @@
+"""
+Redis servers of a test's own: to be stopped, filled, joined to a Cluster, or watched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+
+PROGRAM = shutil.which("redis-server")
+TIMEOUT_S = 30.0
+
+
+def free_port() -> int:
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = int(server.getsockname()[1])
+        # Servers of a Cluster talk to each other on a second port, 10,000 higher.
+        if port < 55_000:
+            return port
+
+
+class RedisServer:
+    """
+    A server on a free port of 127.0.0.1, with a directory of its own.
+
+    Args:
+        options: As on the command line, without the dashes: ``("appendonly", "yes")``.
+
+        sentinel: Whether it is a Sentinel.
+    """
+
+    def __init__(self, *options: Sequence[str], sentinel: bool = False) -> None:
+        self.port = free_port()
+        self._directory = tempfile.TemporaryDirectory(prefix="django_actors_redis_")
+        self._sentinel = sentinel
+        self._process: subprocess.Popen[bytes] | None = None
+        self.configuration = Path(self._directory.name) / "redis.conf"
+        lines = [
+            ("port", str(self.port)),
+            ("bind", "127.0.0.1"),
+            ("dir", self._directory.name),
+            ("save", '""'),
+            *options,
+        ]
+        self.configuration.write_text("".join(" ".join(line) + "\n" for line in lines))
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self, **options: Any) -> Any:
+        return redis.Redis(port=self.port, protocol=2, **options)
+
+    def call(self, *command: Any) -> Any:
+        """Send one command on a connection of its own; the answer is as the server sent it."""
+        with self.client() as client:
+            client.response_callbacks.clear()
+            return client.execute_command(*command)
+
+    def start(self) -> None:
+        """Start it, and wait until it has loaded its data."""
+        command = [str(PROGRAM), str(self.configuration)]
+        if self._sentinel:
+            command.append("--sentinel")
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.wait_until(lambda: self.call("PING"))
+
+    def stop(self) -> None:
+        """Shut it down in order."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(TIMEOUT_S)
+
+    def kill(self) -> None:
+        """End it as a power failure does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(TIMEOUT_S)
+
+    def close(self) -> None:
+        self.kill()
+        self._directory.cleanup()
+
+    def wait_until(self, condition: Any) -> None:
+        until = time.monotonic() + TIMEOUT_S
+        while True:
+            with contextlib.suppress(redis.RedisError):
+                if condition():
+                    return
+            if time.monotonic() > until:
+                raise AssertionError(f"Redis at port {self.port} does not come to it.")
+            time.sleep(0.02)
+
+
+class RedisCluster:
+    """Three servers that share the hash slots."""
+
+    def __init__(self) -> None:
+        options = [("cluster-enabled", "yes"), ("cluster-node-timeout", "2000")]
+        self.servers = [RedisServer(*options) for _ in range(3)]
+        bounds = [0, 5_461, 10_923, 16_384]
+        for server, first, end in zip(self.servers, bounds, bounds[1:], strict=False):
+            server.call("CLUSTER", "ADDSLOTS", *range(first, end))
+            server.call("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
+        for server in self.servers:
+            server.wait_until(lambda server=server: self._is_complete(server))
+
+    def _is_complete(self, server: RedisServer) -> bool:
+        info = server.call("CLUSTER", "INFO")
+        return b"cluster_state:ok" in info and b"cluster_known_nodes:3" in info
+
+    @property
+    def url(self) -> str:
+        return self.servers[0].url
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+class WatchedRedis:
+    """A master, a replica, and three Sentinels that promote the replica after a second."""
+
+    def __init__(self) -> None:
+        self.master = RedisServer()
+        self.replica = RedisServer(("replicaof", f"127.0.0.1 {self.master.port}"))
+        self.replica.wait_until(
+            lambda: b"master_link_status:up" in self.replica.call("INFO", "replication")
+        )
+        watch = f"monitor django 127.0.0.1 {self.master.port} 2"
+        self.sentinels = [
+            RedisServer(
+                ("sentinel", watch),
+                ("sentinel", "down-after-milliseconds django 1000"),
+                ("sentinel", "failover-timeout django 3000"),
+                sentinel=True,
+            )
+            for _ in range(3)
+        ]
+        for sentinel in self.sentinels:
+            sentinel.wait_until(lambda sentinel=sentinel: self._is_ready(sentinel))
+
+    def _is_ready(self, sentinel: RedisServer) -> bool:
+        flat = sentinel.call("SENTINEL", "MASTER", "django")
+        facts = dict(zip(flat[::2], flat[1::2], strict=True))
+        return bool(facts[b"num-slaves"] == b"1" and facts[b"num-other-sentinels"] == b"2")
+
+    @property
+    def url(self) -> str:
+        nodes = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{nodes}/django/0"
+
+    def close(self) -> None:
+        for server in (*self.sentinels, self.replica, self.master):
+            server.close()
