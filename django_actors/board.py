@@ -42,6 +42,8 @@ _OWNER_AT = _HEADER.size - _OWNER.size
 # the ones before it are whole.
 _SLOT = struct.Struct(f"<dd{TEXT_SIZE}sBB")  # began_at, deadline, id, overdue, busy
 _RECEIPT = struct.Struct(f"<{TEXT_SIZE}sQ")  # receipt, number
+_NUMBER = struct.Struct("<Q")
+_NUMBER_AT = TEXT_SIZE
 _DEADLINE = struct.Struct("<d")
 _DEADLINE_AT = 8
 _OVERDUE_AT = _SLOT.size - 2
@@ -204,6 +206,8 @@ class Board:
         number = next(self._numbers)
         place = number % self._ring_size
         at = self._ring_at + place * _RECEIPT.size
+        # The record that was here is void before its text is gone.
+        _NUMBER.pack_into(self._memory, at + _NUMBER_AT, 0)
         _RECEIPT.pack_into(self._memory, at, _bytes(receipt), number)
 
     def _read(self, slot: int) -> Running | None:

@@ -6,15 +6,21 @@ Used by the waiting room and the database broker; both claim rows the same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
 Row = tuple[Any, ...]
+Result = TypeVar("Result")
+
+# Long enough for another writer of SQLite to finish, and shorter than a lease.
+LOCK_PATIENCE_S = 10.0
 
 # Every claim and lease goes by the clock of the one server that all workers share.
 _NOW_MS = {
@@ -199,3 +205,22 @@ def is_locked_out(error: Exception) -> bool:
     text = str(error).lower()
     words = ("locked", "deadlock", "lock wait timeout", "could not serialize", "try restarting")
     return any(word in text for word in words)
+
+
+def retry_when_locked(connection: BaseDatabaseWrapper, work: Callable[[], Result]) -> Result:
+    """
+    Do *work* until the database is not locked, with jitter; ``LOCK_PATIENCE_S`` at most.
+
+    Inside the caller's transaction nothing can be tried again: the error is the caller's.
+    """
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    pause = 0.005
+    while True:
+        try:
+            return work()
+        except OperationalError as error:
+            hopeless = connection.in_atomic_block or time.monotonic() >= deadline
+            if hopeless or not is_locked_out(error):
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 2, 0.25)

@@ -8,6 +8,7 @@ by claiming rows. It also looks after what dead processes left behind.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 
@@ -16,6 +17,7 @@ from django.db import connections
 
 from . import clock, crashes
 from .brokers.base import Broker
+from .claims import is_locked_out
 from .conf import settings
 from .errors import BrokerError
 from .wakeup import POLL_S, Alarm
@@ -108,6 +110,7 @@ class DispatcherThread(threading.Thread):
         self._alarm = Alarm()
         self._stopping = False
         self._failures = 0
+        self._warned = False
 
     def run(self) -> None:
         room = self._broker.waiting_room
@@ -134,6 +137,7 @@ class DispatcherThread(threading.Thread):
             self._alarm.sleep(LONGEST_PAUSE_S)
         else:
             self._failures = 0
+            self._warned = False
 
     def _work(self) -> None:
         self._dispatcher.tend()
@@ -148,7 +152,11 @@ class DispatcherThread(threading.Thread):
 
     def _pause(self, error: Exception) -> None:
         self._failures += 1
-        if self._failures == 1:
+        if is_locked_out(error) and self._failures < 10:
+            time.sleep(random.uniform(0.0, 0.05))
+            return
+        if not self._warned:
+            self._warned = True
             logger.warning("The dispatcher waits: %s", error)
         connections.close_all()
         self._let_go()

@@ -82,6 +82,7 @@ class Intake(threading.Thread):
         self._draining = False
         self._finish_by: float | None = None
         self._failures = 0
+        self._warned = False
         self._settled = 0
         self.claimed = 0
 
@@ -261,10 +262,11 @@ class Intake(threading.Thread):
         self._finished.extend(unwanted)
 
     def _end_if_nothing_is_left(self) -> None:
+        # What other workers have claimed is their business: they are here as long as it is.
         room = self._broker.waiting_room
-        if room.wait_ms() == 0:
+        if room.wait_ms() == 0 or room.has_claimed(self._worker.owner):
             return
-        if not any(any(self._broker.queue_size(name)) for name in self._queue_names()):
+        if not any(self._broker.count_ready(name) for name in self._queue_names()):
             self._worker.ask_to_end("burst")
 
     # ---- trouble ---------------------------------------------------------------
@@ -274,7 +276,8 @@ class Intake(threading.Thread):
         if is_locked_out(error) and self._failures < 10:
             time.sleep(random.uniform(0.0, 0.05))
             return
-        if self._failures == 1:
+        if not self._warned:
+            self._warned = True
             logger.warning("The worker waits for its broker: %s", error)
         # One of them may be dead; it would fail for ever.
         connections.close_all()
@@ -282,9 +285,10 @@ class Intake(threading.Thread):
         time.sleep(pause * random.uniform(0.5, 1.0))
 
     def _note_success(self) -> None:
-        if self._failures > 1:
+        if self._warned:
             logger.info("The worker goes on after %d failed attempts", self._failures)
         self._failures = 0
+        self._warned = False
 
     def _close(self) -> None:
         if self._unsettled or self._finished:

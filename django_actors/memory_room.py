@@ -114,6 +114,11 @@ class MemoryRoom:
                 row.message_id == message_id and not row.claimed_by for row in self.rows.values()
             )
 
+    def has_claimed(self, owner: str) -> bool:
+        """Return whether *owner* is just publishing messages from here."""
+        with self._lock:
+            return any(row.claimed_by == owner for row in self.rows.values())
+
     def has_waiting(self, queue_name: str) -> bool:
         """Return whether a message of a queue waits here for its time."""
         with self._lock:

@@ -19,7 +19,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from . import clock
-from .claims import ClaimStatement, now_ms_sql, quoted_table
+from .claims import ClaimStatement, Row, now_ms_sql, quoted_table, retry_when_locked
 from .conf import settings
 from .delivery import Reason
 from .message import Envelope, Message, generate_message_id
@@ -88,7 +88,7 @@ class WaitingRoom:
         """
         if not rows:
             return
-        self._write(rows)
+        retry_when_locked(connections[self.alias], partial(self._write, rows))
         # Not of the outbox: its rows are handed over long before a dispatcher wants them.
         due = [row.due_ms for row in rows if row.due_ms is not None and row.kind != Kind.OUTBOX]
         if due:
@@ -140,15 +140,20 @@ class WaitingRoom:
         Returns:
             Pairs of a row's key and what the broker needs to carry its message.
         """
-        connection = connections[self.alias]
-        with transaction.atomic(using=self.alias, savepoint=False):
-            rows = _claim_due.run(connection, [(now,)], set_params=(owner,), limit=limit)
-            self._keep_claimed([row[0] for row in rows])
+        claim = partial(self._claim_due, owner, limit, now)
+        rows = retry_when_locked(connections[self.alias], claim)
         rows.sort(key=_due_and_key)
         return [
             (key, Envelope(message_id or "", queue_name, priority, bytes(body)))
             for key, message_id, queue_name, priority, body, _ in rows
         ]
+
+    def _claim_due(self, owner: str, limit: int, now: int | None) -> list[Row]:
+        connection = connections[self.alias]
+        with transaction.atomic(using=self.alias, savepoint=False):
+            rows = _claim_due.run(connection, [(now,)], set_params=(owner,), limit=limit)
+            self._keep_claimed([row[0] for row in rows])
+        return rows
 
     def _keep_claimed(self, keys: Sequence[int]) -> None:
         """Keep rows from other dispatchers for the time it takes to publish them."""
@@ -168,7 +173,9 @@ class WaitingRoom:
     def forget(self, keys: Sequence[int], owner: str) -> None:
         """Delete claimed rows; one that was written anew since is not *owner*'s and stays."""
         if keys:
-            self._rows().filter(pk__in=keys, claimed_by=owner).delete()
+            mine = self._rows().filter(pk__in=keys, claimed_by=owner)
+            # They are published: what is not deleted now is published again.
+            retry_when_locked(connections[self.alias], mine.delete)
 
     def forget_outbox(self, message_ids: Sequence[str]) -> None:
         """Delete rows of the outbox that were handed over and that nobody changed since."""
@@ -199,6 +206,10 @@ class WaitingRoom:
         """
         rows = self._rows().filter(message_id=message_id, claimed_by="")
         return bool(rows.exclude(kind=Kind.OUTBOX).exists())
+
+    def has_claimed(self, owner: str) -> bool:
+        """Return whether *owner* is just publishing messages from here."""
+        return bool(self._rows().filter(claimed_by=owner).exists())
 
     def has_waiting(self, queue_name: str) -> bool:
         """Return whether a message of a queue waits here for its time."""

@@ -8,7 +8,8 @@ from unittest import mock
 from django.db import DataError, OperationalError, connection, connections
 from django.test import SimpleTestCase, TestCase
 
-from django_actors.claims import ClaimStatement, is_locked_out, now_ms_sql
+from django_actors import claims
+from django_actors.claims import ClaimStatement, is_locked_out, now_ms_sql, retry_when_locked
 from django_actors.models import QueuedMessage
 from tests.engine import EngineCase, begin
 
@@ -129,3 +130,38 @@ class LockedOutTests(SimpleTestCase):
         self.assertFalse(is_locked_out(OperationalError("server closed the connection")))
         self.assertFalse(is_locked_out(DataError("locked")))
         self.assertFalse(is_locked_out(ValueError("locked")))
+
+
+class LockedTests(SimpleTestCase):
+    """A database that is locked is asked again; everything else is not."""
+
+    def setUp(self) -> None:
+        self.connection = mock.Mock(in_atomic_block=False)
+        self.enterContext(mock.patch.object(time, "sleep"))
+
+    def test_work_is_done_again_until_the_lock_is_gone(self):
+        locked = OperationalError("database is locked")
+        work = mock.Mock(side_effect=[locked, locked, "done"])
+
+        self.assertEqual(retry_when_locked(self.connection, work), "done")
+
+    def test_inside_a_transaction_the_lock_is_the_senders_error(self):
+        self.connection.in_atomic_block = True
+        work = mock.Mock(side_effect=OperationalError("database is locked"))
+
+        self.assertRaises(OperationalError, retry_when_locked, self.connection, work)
+
+        work.assert_called_once()
+
+    def test_other_errors_are_not_tried_again(self):
+        work = mock.Mock(side_effect=OperationalError("disk I/O error"))
+
+        self.assertRaises(OperationalError, retry_when_locked, self.connection, work)
+
+        work.assert_called_once()
+
+    def test_patience_has_an_end(self):
+        work = mock.Mock(side_effect=OperationalError("database is locked"))
+
+        with mock.patch.object(claims, "LOCK_PATIENCE_S", 0.0):
+            self.assertRaises(OperationalError, retry_when_locked, self.connection, work)

@@ -245,6 +245,16 @@ class ClaimTests(RoomMixin, TestCase):
 
         self.assertEqual(WaitingMessage.objects.count(), 1)
 
+    def test_who_is_publishing_is_known_until_it_is_done(self):
+        self.put(make_row())
+        [(key, _)] = self.room.claim_due("me", limit=1)
+        self.assertTrue(self.room.has_claimed("me"))
+        self.assertFalse(self.room.has_claimed("another"))
+
+        self.room.forget([key], "me")
+
+        self.assertFalse(self.room.has_claimed("me"))
+
     def test_forgetting_nothing_asks_nothing(self):
         with self.assertNumQueries(0):
             self.room.forget([], "me")

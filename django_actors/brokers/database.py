@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import socket
 import time
 import weakref
@@ -28,7 +27,13 @@ from django.db import (
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_actors.claims import ClaimStatement, is_locked_out, now_ms_sql, quoted_table
+from django_actors.claims import (
+    ClaimStatement,
+    is_locked_out,
+    now_ms_sql,
+    quoted_table,
+    retry_when_locked,
+)
 from django_actors.delivery import Delivery
 from django_actors.errors import BrokerUnavailable
 from django_actors.message import Envelope
@@ -44,9 +49,6 @@ Item = TypeVar("Item")
 # With the sweep of every worker (dispatcher.py), what a lost host held is back within 30 s.
 LEASE_MS = 20_000
 RENEW_S = 5.0
-
-# Long enough for another writer of SQLite to finish, and shorter than a lease.
-LOCK_PATIENCE_S = 10.0
 
 # How soon an idle worker sees a message where the database cannot tell; a look at SQLite is
 # almost free.
@@ -371,25 +373,6 @@ def _values(envelope: Envelope) -> tuple[str, int, str, bytes]:
 def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def retry_when_locked(connection: BaseDatabaseWrapper, work: Any) -> Any:
-    """
-    Do *work* until the database is not locked, with jitter; 30 s at most.
-
-    Inside the caller's transaction nothing can be tried again: the error is the caller's.
-    """
-    deadline = time.monotonic() + LOCK_PATIENCE_S
-    pause = 0.005
-    while True:
-        try:
-            return work()
-        except OperationalError as error:
-            hopeless = connection.in_atomic_block or time.monotonic() >= deadline
-            if hopeless or not is_locked_out(error):
-                raise
-        time.sleep(pause * random.uniform(0.5, 1.5))
-        pause = min(pause * 2, 0.25)
 
 
 def again_after_reconnect(connection: BaseDatabaseWrapper, work: Any) -> Any:

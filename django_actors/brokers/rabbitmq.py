@@ -157,6 +157,11 @@ class RabbitmqBroker(Broker):
             ready = sum(self._count(visit, key) for key in keys)
         return QueueSize(ready + here.ready + there.ready, here.claimed + there.claimed)
 
+    def count_ready(self, queue_name: str) -> int:
+        # Asks no worker: one that asks cannot answer, so two of them would wait for each other.
+        with self.desk.visit() as visit:
+            return sum(self._count(visit, key) for key in self.lanes.find([queue_name]))
+
     def _count(self, visit: Visit, key: LaneKey) -> int:
         answer = visit.call("queue_declare", queue=self.topology.lane_name(key), passive=True)
         return answer.message_count if answer else 0

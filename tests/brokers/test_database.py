@@ -20,7 +20,7 @@ from django.test import SimpleTestCase
 from django_actors import wakeup
 from django_actors.brokers import database
 from django_actors.brokers.base import Broker, Consumer
-from django_actors.brokers.database import DatabaseBroker, again_after_reconnect, retry_when_locked
+from django_actors.brokers.database import DatabaseBroker, again_after_reconnect
 from django_actors.errors import BrokerUnavailable
 from django_actors.message import Envelope
 from django_actors.models import Lease, QueuedMessage
@@ -342,39 +342,12 @@ class OtherDatabaseTests(EngineCase):
         self.assertEqual(self.broker.queue_size("default"), (0, 0))
 
 
-class LockedTests(SimpleTestCase):
-    """A database that is locked is asked again; everything else is not."""
+class ReconnectTests(SimpleTestCase):
+    """Work is done once more where the connection had died, and only there."""
 
     def setUp(self) -> None:
         self.connection = mock.Mock(in_atomic_block=False)
         self.enterContext(mock.patch.object(time, "sleep"))
-
-    def test_work_is_done_again_until_the_lock_is_gone(self):
-        locked = OperationalError("database is locked")
-        work = mock.Mock(side_effect=[locked, locked, "done"])
-
-        self.assertEqual(retry_when_locked(self.connection, work), "done")
-
-    def test_inside_a_transaction_the_lock_is_the_senders_error(self):
-        self.connection.in_atomic_block = True
-        work = mock.Mock(side_effect=OperationalError("database is locked"))
-
-        self.assertRaises(OperationalError, retry_when_locked, self.connection, work)
-
-        work.assert_called_once()
-
-    def test_other_errors_are_not_tried_again(self):
-        work = mock.Mock(side_effect=OperationalError("disk I/O error"))
-
-        self.assertRaises(OperationalError, retry_when_locked, self.connection, work)
-
-        work.assert_called_once()
-
-    def test_patience_has_an_end(self):
-        work = mock.Mock(side_effect=OperationalError("database is locked"))
-
-        with mock.patch.object(database, "LOCK_PATIENCE_S", 0.0):
-            self.assertRaises(OperationalError, retry_when_locked, self.connection, work)
 
     def test_a_dead_connection_is_replaced_once(self):
         self.connection.is_usable.return_value = False
