@@ -1,5 +1,5 @@
 """
-The tables: the waiting room, the database broker's queue, and who holds what.
+The tables: the waiting room, the database broker's queue, who holds what, and how it goes.
 
 Times the engine decides by are milliseconds since 1970: they mean the same with
 and without ``USE_TZ`` on every database.
@@ -213,3 +213,100 @@ class RabbitmqLane(models.Model):
 
     def __str__(self) -> str:
         return f"{self.namespace}.{self.queue_name}.{self.priority}"
+
+
+class WorkerRecord(models.Model):
+    """A worker process that lives: it renews its row every few seconds, and takes it along."""
+
+    owner = models.CharField(max_length=OWNER_LENGTH, primary_key=True, editable=False)
+    host = models.CharField(_("host"), max_length=255, editable=False)
+    pid = models.PositiveIntegerField(_("PID"), editable=False)
+    # A JSON list of names.
+    queues = models.TextField(_("queues"), editable=False)
+    threads = models.PositiveIntegerField(_("threads"), editable=False)
+    busy = models.PositiveIntegerField(_("busy threads"), default=0, editable=False)
+    # A JSON list of objects with message_id, actor_name, queue_name, since_ms.
+    running = models.TextField(_("running"), default="[]", editable=False)
+    memory_bytes = models.BigIntegerField(_("memory"), default=0, editable=False)
+    started_ms = models.BigIntegerField(_("started"), editable=False)
+    seen_ms = models.BigIntegerField(_("seen"), editable=False)
+
+    class Meta:
+        verbose_name = _("worker process")
+        verbose_name_plural = _("worker processes")
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}"
+
+
+class Overview(WorkerRecord):
+    """The page of the admin about queues and workers, and who may see and use it."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("overview")
+        verbose_name_plural = _("overview")
+        default_permissions = ("view",)
+        permissions: ClassVar = [("pause_overview", "Can pause and resume queues")]
+
+
+class Period(models.TextChoices):
+    """For how long the counts of a row are."""
+
+    MINUTE = "minute", _("minute")
+    HOUR = "hour", _("hour")
+
+
+class ActorCount(models.Model):
+    """What became of the messages of an actor from one queue, in a minute or an hour."""
+
+    period = models.CharField(max_length=8, choices=Period, editable=False)
+    bucket_ms = models.BigIntegerField(editable=False)
+    queue_name = models.CharField(_("queue"), max_length=MAX_NAME_LENGTH, editable=False)
+    actor_name = models.CharField(_("actor"), max_length=MAX_NAME_LENGTH, editable=False)
+    succeeded = models.BigIntegerField(_("succeeded"), default=0, editable=False)
+    # Attempts that raised; each of them was retried, or is dead.
+    failed = models.BigIntegerField(_("failed"), default=0, editable=False)
+    retried = models.BigIntegerField(_("retried"), default=0, editable=False)
+    dead = models.BigIntegerField(_("dead"), default=0, editable=False)
+    run_ms = models.BigIntegerField(_("run time"), default=0, editable=False)
+
+    class Meta:
+        verbose_name = _("actor count")
+        verbose_name_plural = _("actor counts")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["period", "bucket_ms", "queue_name", "actor_name"], name="actors_count"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.actor_name} ({self.queue_name}), {self.period} {self.bucket_ms}"
+
+
+class ActorSummary(ActorCount):
+    """The page of the admin about actors, and who may see it and send."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("actor")
+        verbose_name_plural = _("actors")
+        default_permissions = ("view",)
+        permissions: ClassVar = [("send_actorsummary", "Can send messages to actors")]
+
+
+class PausedQueue(models.Model):
+    """A queue of which no worker begins a message."""
+
+    queue_name = models.CharField(
+        _("queue"), max_length=MAX_NAME_LENGTH, primary_key=True, editable=False
+    )
+    since_ms = models.BigIntegerField(_("since"), editable=False)
+    paused_by = models.CharField(_("paused by"), max_length=255, blank=True, editable=False)
+
+    class Meta:
+        verbose_name = _("paused queue")
+        verbose_name_plural = _("paused queues")
+
+    def __str__(self) -> str:
+        return self.queue_name

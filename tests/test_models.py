@@ -9,13 +9,17 @@ from django.test import TestCase
 from django_actors.delivery import Delivery, Reason
 from django_actors.message import Envelope
 from django_actors.models import (
+    ActorCount,
     CrashRecord,
     DeadLetter,
     Kind,
     Lease,
+    PausedQueue,
+    Period,
     QueuedMessage,
     ScheduledMessage,
     WaitingMessage,
+    WorkerRecord,
 )
 from django_actors.rows import build_delivery_row
 from django_actors.waiting_room import WaitingRoom
@@ -72,3 +76,9 @@ class OtherTableTests(TestCase):
         self.assertEqual(str(QueuedMessage(message_id="id")), "id")
         self.assertEqual(str(Lease(owner="owner")), "owner")
         self.assertEqual(str(CrashRecord(message_id="id")), "id")
+        self.assertEqual(str(WorkerRecord(host="mars", pid=7)), "mars:7")
+        self.assertEqual(str(PausedQueue(queue_name="mail")), "mail")
+        count = ActorCount(
+            period=Period.MINUTE, bucket_ms=60_000, queue_name="mail", actor_name="shop.greet"
+        )
+        self.assertEqual(str(count), "shop.greet (mail), minute 60000")
