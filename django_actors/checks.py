@@ -183,6 +183,17 @@ def check_sqlite() -> Iterator[CheckMessage]:
             )
 
 
+def check_signing() -> Iterator[CheckMessage]:
+    """Who signs does so for good."""
+    if settings.SIGNING == "sign":
+        yield Warning(
+            f"{SETTING_NAME}['SIGNING'] is 'sign': messages are signed, but workers still run "
+            "those without a signature.",
+            hint="Set it to 'require' when every process signs and no older message is left.",
+            id="django_actors.W005",
+        )
+
+
 def check_broker_server() -> Iterator[CheckMessage]:
     """The server of the broker is safe to leave messages with."""
     try:
@@ -212,7 +223,7 @@ _GROUPS: tuple[tuple[Callable[[], Iterator[CheckMessage]], ...], ...] = (
     (check_actor_options, check_callbacks),
 )
 
-_DEPLOY = (check_sqlite, check_broker_server)
+_DEPLOY = (check_sqlite, check_signing, check_broker_server)
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:

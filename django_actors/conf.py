@@ -135,6 +135,7 @@ SETTINGS: dict[str, Setting] = {
     "TIME_LIMIT_GRACE": Setting(timedelta(seconds=5), _duration),
     "UNKNOWN_ACTOR_GRACE": Setting(timedelta(minutes=15), _duration),
     "MAX_MESSAGE_SIZE": Setting(1_048_576, _positive),
+    "SIGNING": Setting("off", _one_of("off", "sign", "require")),
     "TEST_FORGOTTEN": Setting("ignore", _one_of("ignore", "error")),
 }
 
@@ -206,6 +207,11 @@ class Settings:
     def MAX_MESSAGE_SIZE(self) -> int:
         """Bytes of the largest message ``send()`` takes."""
         return cast(int, self._get("MAX_MESSAGE_SIZE"))
+
+    @property
+    def SIGNING(self) -> str:
+        """Whether messages are signed, and unsigned ones are refused: off, sign, require."""
+        return cast(str, self._get("SIGNING"))
 
     @property
     def TEST_FORGOTTEN(self) -> str:

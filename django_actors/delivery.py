@@ -47,6 +47,7 @@ class Reason(enum.StrEnum):
     REJECTED = "rejected"
     UNKNOWN_ACTOR = "unknown actor"
     UNDECODABLE = "undecodable"
+    BAD_SIGNATURE = "bad signature"
     KILLED_WORKER = "killed its worker"
     TIME_LIMIT = "time limit not honoured"
     TOO_LARGE = "too large"

@@ -10,6 +10,7 @@ from .conf import settings
 from .errors import MessageTooLarge, UnencodableArgument
 from .message import Message, encode_json
 from .registry import registry
+from .signing import seal
 
 _HINTS = {
     "datetime": "Send value.isoformat() and parse it in the actor.",
@@ -23,7 +24,7 @@ _HINTS = {
 
 def encode_checked(message: Message) -> bytes:
     """
-    Return the wire form of *message*.
+    Return the wire form of *message*, signed if the settings say so.
 
     Raises:
         UnencodableArgument: an argument or option has no JSON form; it is named.
@@ -31,7 +32,7 @@ def encode_checked(message: Message) -> bytes:
         MessageTooLarge: the wire form is over ``MAX_MESSAGE_SIZE``.
     """
     try:
-        body = message.encode()
+        body = seal(message)
     except (TypeError, ValueError, RecursionError) as error:
         raise UnencodableArgument(_explain(message, error)) from error
     limit = settings.MAX_MESSAGE_SIZE

@@ -8,8 +8,12 @@ that ``except Exception`` in an actor does not swallow it.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from . import clock
+
+if TYPE_CHECKING:
+    from .message import Message
 
 
 def exception_text(error: BaseException) -> str:
@@ -26,6 +30,19 @@ class ActorsError(Exception):
 
 class DecodeError(ActorsError):
     """Say that bytes received from a broker are no message of ours."""
+
+
+class UntrustedMessage(ActorsError):
+    """
+    Say that the signature of a message is missing or wrong.
+
+    Attributes:
+        message: What the bytes say; nobody vouches for it.
+    """
+
+    def __init__(self, text: str, message: Message) -> None:
+        super().__init__(text)
+        self.message = message
 
 
 class UnencodableArgument(ActorsError, TypeError):

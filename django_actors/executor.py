@@ -27,12 +27,13 @@ from .errors import (
     Shutdown,
     SkipMessage,
     TimeLimitExceeded,
+    UntrustedMessage,
     exception_text,
 )
-from .message import Message
 from .middleware.base import call_hooks
 from .redaction import redact
 from .rows import exception_name, format_traceback, storable
+from .signing import unseal
 
 if TYPE_CHECKING:
     from .brokers.base import Broker
@@ -132,7 +133,7 @@ class Executor:
         if delivery.message is not None:
             return
         try:
-            delivery.message = Message.decode(delivery.body)
+            delivery.message = unseal(delivery.body)
         except DecodeError as error:
             logger.error(
                 "Buried %d bytes from queue %r that are no message: %s",
@@ -141,6 +142,10 @@ class Executor:
                 error,
             )
             self._bury(delivery, Reason.UNDECODABLE, error)
+        except UntrustedMessage as error:
+            # It stays without a message: nothing in the engine acts on what a stranger wrote.
+            logger.error("Buried a message from queue %r: %s", delivery.queue_name, error)
+            self._bury(delivery, Reason.BAD_SIGNATURE, error)
 
     def _look_up(self, delivery: Delivery) -> None:
         """Find out why a message comes a second time: settled already, or a suspect."""

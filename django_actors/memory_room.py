@@ -14,6 +14,7 @@ from .conf import settings
 from .journal import Journal
 from .message import Envelope, Message
 from .models import Kind, WaitingMessage
+from .signing import seal
 from .waiting_room import renew
 from .wakeup import Alarm, AlarmWatch
 
@@ -132,11 +133,11 @@ class MemoryRoom:
         """Have rows run again, from their first attempt."""
         messages = []
         for row in rows:
-            message = row.message
+            message = row.runnable
             if message is None:
                 continue
             row.kind, row.due_ms = Kind.SCHEDULED, clock.now_ms() + delay
-            row.body = renew(message).encode()
+            row.body = seal(renew(message))
             messages.append(renew(message))
         self.ring(clock.now_ms() + delay)
         return messages

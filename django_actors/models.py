@@ -14,8 +14,9 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from . import clock
-from .errors import DecodeError
+from .errors import DecodeError, UntrustedMessage
 from .message import MAX_ID_LENGTH, MAX_NAME_LENGTH, Envelope, Message
+from .signing import unseal
 
 OWNER_LENGTH = 64
 
@@ -83,6 +84,16 @@ class WaitingMessage(models.Model):
         try:
             return Message.decode(bytes(self.body))
         except DecodeError:
+            return None
+
+    @property
+    def runnable(self) -> Message | None:
+        """The message, or ``None`` if it may not run again as it is: its signature is bad."""
+        if self.message_id is None:
+            return None
+        try:
+            return unseal(bytes(self.body))
+        except (DecodeError, UntrustedMessage):
             return None
 
     def envelope(self) -> Envelope:

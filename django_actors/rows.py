@@ -9,10 +9,11 @@ import traceback as traceback_module
 from django.utils import timezone
 
 from .delivery import Delivery, Fate, Reason
-from .errors import exception_text
+from .errors import UntrustedMessage, exception_text
 from .message import MAX_NAME_LENGTH, Message
 from .models import Kind, WaitingMessage
 from .redaction import Redacted, redact
+from .signing import seal
 
 MAX_TEXT = 65_536
 MAX_CALL = 1_000
@@ -56,10 +57,12 @@ def _attempts(message: Message) -> int:
 
 def build_delivery_row(delivery: Delivery) -> WaitingMessage:
     """Return an unsaved row for a delivery that ended in a retry, a delay or a dead letter."""
-    if delivery.message is None:
-        row = _build_undecodable_row(delivery)
-    else:
+    if delivery.message is not None:
         row = _build_decoded_row(delivery, delivery.message)
+    elif isinstance(delivery.exception, UntrustedMessage):
+        row = _build_untrusted_row(delivery, delivery.exception.message)
+    else:
+        row = _build_undecodable_row(delivery)
     if delivery.exception is not None:
         _describe_exception(row, delivery, delivery.exception)
     return row
@@ -75,6 +78,15 @@ def _build_undecodable_row(delivery: Delivery) -> WaitingMessage:
         call=f"{len(delivery.body):,} bytes that are no message",
         stored_at=timezone.now(),
     )
+
+
+def _build_untrusted_row(delivery: Delivery, message: Message) -> WaitingMessage:
+    row = _build_undecodable_row(delivery)
+    row.reason = Reason.BAD_SIGNATURE
+    # Without its id: that may be the one of an honest message, whose place it would take.
+    row.actor_name = message.actor_name
+    row.call = storable(redact(message).call, MAX_CALL)
+    return row
 
 
 def _build_decoded_row(delivery: Delivery, message: Message) -> WaitingMessage:
@@ -95,7 +107,7 @@ def _build_decoded_row(delivery: Delivery, message: Message) -> WaitingMessage:
 
 def _encode(message: Message, body: bytes) -> bytes:
     try:
-        return message.encode()
+        return seal(message)
     except (TypeError, ValueError):
         # A middleware wrote an option that is no JSON; what came still is.
         return body

@@ -25,6 +25,8 @@ from .delivery import Reason
 from .message import Envelope, Message, generate_message_id
 from .models import Kind, WaitingMessage
 from .rows import build_row
+from .signing import OPTION as SIGNATURE
+from .signing import seal
 from .wakeup import DUE_CHANNEL, Alarm, NewsWatch, notify_sql
 
 # A dispatcher that dies between its claim and its delete holds rows no longer than this.
@@ -246,19 +248,26 @@ class WaitingRoom:
 
         Returns:
             The messages as they will run. Rows that hold no message are left alone, and so
-            are those that somebody else has changed.
+            are those that somebody else has changed, and those with a bad signature that
+            are not edited.
         """
         messages = []
         renewed = []
+        replaced = []
         with self.hold(rows) as held:
             for row in held.only(*_KEPT_FIELDS):
-                message = row.message
+                message = row.message if edit else row.runnable
                 if message is None:
                     continue
                 message = renew(edit(message) if edit else message)
+                if row.message_id is None:
+                    # Who edits a message nobody vouched for vouches for a new one.
+                    message = message.copy(message_id=generate_message_id())
+                    replaced.append(row.pk)
                 messages.append(message)
                 renewed.append(_renew_row(row, message, delay, edited=edit is not None))
             self.put(renewed)
+            self._rows().filter(pk__in=replaced).delete()
         return messages
 
     def reschedule(self, rows: Iterable[WaitingMessage], *, due_ms: int) -> list[int]:
@@ -329,7 +338,7 @@ _CHANGING_FIELDS = [
 
 
 # What a row brings along when its message begins anew.
-_KEPT_FIELDS = ("body", "call", "priority")
+_KEPT_FIELDS = ("body", "call", "message_id", "priority")
 
 
 def _version(row: WaitingMessage) -> tuple[Any, ...]:
@@ -346,7 +355,7 @@ def _due_and_key(row: tuple[Any, ...]) -> Any:
 
 
 # What the engine notes on a message while it runs.
-RUN_OPTIONS = ("retries", "traceback", "requeue_timestamp", "eta", "unknown_since")
+RUN_OPTIONS = ("retries", "traceback", "requeue_timestamp", "eta", "unknown_since", SIGNATURE)
 
 
 def renew(message: Message) -> Message:
@@ -367,7 +376,7 @@ def _renew_row(
 ) -> WaitingMessage:
     renewed = build_row(
         message,
-        message.encode(),
+        seal(message),
         kind=Kind.SCHEDULED,
         reason=Reason.REQUEUED,
         priority=row.priority,

@@ -48,6 +48,7 @@ MISTAKES = [
     Mistake("E003", {"BROKER": None}, "BROKER must be a URL or a dict", "'database://default'"),
     Mistake("E003", {"AUTODISCOVER": "tasks"}, "AUTODISCOVER must be a list", "['tasks']"),
     Mistake("E003", {"ON_TRANSACTION": "x"}, "must be one of 'outbox', 'on_comm", "'outbox'"),
+    Mistake("E003", {"SIGNING": True}, "SIGNING must be one of 'off', 'sign', 're", "'off'"),
     Mistake("E004", {"DATABASE": "defalt"}, "is 'defalt', which DATABASES", "mean 'default'?"),
     Mistake("E004", {"DATABASE": "queue"}, "is 'queue', which DATABASES", "There are: default"),
     Mistake("E005", {"BROKER": "databse://x"}, "mean 'database'?", "database://default"),
@@ -92,7 +93,7 @@ class IdTests(SimpleTestCase):
         self.assertEqual(sorted(ids), sorted(set(ids)))
 
     def test_every_id_has_a_test(self):
-        tested_below = {"E010", "E101", "W001"}
+        tested_below = {"E010", "E101", "W001", "W005"}
 
         tested = {mistake.id for mistake in MISTAKES} | tested_below
 
@@ -219,6 +220,12 @@ class DeployTests(SimpleTestCase):
 
     def test_other_databases_are_fine(self):
         self.assertEqual(self.find(default={"ENGINE": "django.db.backends.postgresql"}), [])
+
+    def test_who_signs_but_runs_unsigned_messages_is_reminded(self):
+        (found,) = self.find({"SIGNING": "sign"}, default={"ENGINE": ""})
+
+        self.assertEqual(found.id, "django_actors.W005")
+        self.assertEqual(self.find({"SIGNING": "require"}, default={"ENGINE": ""}), [])
 
     def test_a_broker_that_cannot_be_built_is_named(self):
         stub = "django_actors.brokers.stub.StubBroker"

@@ -28,6 +28,7 @@ DEFAULTS = {
     "TIME_LIMIT_GRACE": 5_000,
     "UNKNOWN_ACTOR_GRACE": 15 * 60_000,
     "MAX_MESSAGE_SIZE": 1_048_576,
+    "SIGNING": "off",
     "TEST_FORGOTTEN": "ignore",
 }
 
@@ -56,6 +57,7 @@ WRONG: dict[str, list[Any]] = {
     "TIME_LIMIT_GRACE": [None, "5", -1, timedelta(-1)],
     "UNKNOWN_ACTOR_GRACE": [None, "15", -1],
     "MAX_MESSAGE_SIZE": [None, 0, -1, 1.5, True, "1"],
+    "SIGNING": [None, "on", True, False],
     "TEST_FORGOTTEN": [None, "warn", True],
 }
 

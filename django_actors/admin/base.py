@@ -26,7 +26,7 @@ from .changelist import CappedPaginator, WaitingChangeList
 from .columns import Columns
 from .operations import Operation
 from .pages import operate
-from .texts import Shown, make_visible
+from .texts import make_visible
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
@@ -183,7 +183,7 @@ class WaitingMessageAdmin(Columns, _ModelAdmin):
 
     def get_links(self, request: HttpRequest, row: WaitingMessage) -> list[tuple[str, str]]:
         """Return titles and addresses of what the user may do to a row."""
-        has_message = Shown.of(row).message is not None
+        has_message = row.runnable is not None
         return [
             (str(each.title), self.url(request, each.name, row))
             for each in self.operations

@@ -25,6 +25,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_actors.claims import is_locked_out
+from django_actors.conf import settings
+from django_actors.models import WaitingMessage
 from django_actors.registry import registry
 from django_actors.waiting_room import WaitingRoom
 
@@ -216,7 +218,7 @@ class Job:
     def _do(self, batch: list[Any]) -> None:
         done = self._again_when_locked(lambda: self._do_together(batch))
         left = [row for row in batch if row.pk not in done]
-        undecodable = sum(self._operation.needs_message and not row.message_id for row in left)
+        undecodable = sum(self._operation.needs_message and not _may_run(row) for row in left)
         self.progress.done += len(batch) - len(left)
         self.progress.undecodable += undecodable
         self.progress.changed += len(left) - undecodable
@@ -244,6 +246,16 @@ class Job:
                     raise
             time.sleep(LOCK_PAUSE_S * 2**attempt)
         return work()
+
+
+def _may_run(row: WaitingMessage) -> bool:
+    if row.message_id is None or settings.SIGNING == "off":
+        return row.message_id is not None
+    try:
+        return row.runnable is not None
+    except WaitingMessage.DoesNotExist:
+        # Its body was not read yet, and it is gone.
+        return True
 
 
 def _take(rows: Any) -> Iterator[Any]:

@@ -48,6 +48,7 @@ REASONS: Mapping[str, str | Promise] = {
     Reason.REJECTED: gettext_lazy("rejected"),
     Reason.UNKNOWN_ACTOR: gettext_lazy("unknown actor"),
     Reason.UNDECODABLE: gettext_lazy("undecodable"),
+    Reason.BAD_SIGNATURE: gettext_lazy("bad signature"),
     Reason.KILLED_WORKER: gettext_lazy("killed its worker"),
     Reason.TIME_LIMIT: gettext_lazy("time limit not honoured"),
     Reason.TOO_LARGE: gettext_lazy("too large"),

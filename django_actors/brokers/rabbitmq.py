@@ -17,9 +17,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from django_actors.delivery import Delivery, Reason
-from django_actors.errors import BrokerError, BrokerUnavailable, DecodeError
-from django_actors.message import Envelope, Message
+from django_actors.errors import BrokerError, BrokerUnavailable, DecodeError, UntrustedMessage
+from django_actors.message import Envelope
+from django_actors.redaction import redact
 from django_actors.rows import build_delivery_row
+from django_actors.signing import unseal
 
 from .base import Broker, Concern, QueueSize
 from .rabbitmq_concerns import concerns_of_place, concerns_of_server
@@ -236,12 +238,12 @@ class RabbitmqBroker(Broker):
         delivery.fail(Reason.GIVEN_UP)
         delivery.exception = BrokerError(f"RabbitMQ gave the message up: {why}.")
         try:
-            delivery.message = Message.decode(found.body)
-        except DecodeError as error:
+            delivery.message = unseal(found.body)
+        except (DecodeError, UntrustedMessage) as error:
             delivery.exception = error
         if delivery.message and self.waiting_room.has_settled(delivery.message_id):
             return
-        logger.error("Buried message %s: %s", delivery.message, delivery.exception)
+        logger.error("Buried message %s: %s", redact(delivery.message), delivery.exception)
         self.waiting_room.put([build_delivery_row(delivery)])
 
     def _death(self, found: Found) -> tuple[str, LaneKey]:

@@ -17,6 +17,7 @@ from django_actors import clock
 from django_actors.delivery import Delivery, Reason
 from django_actors.models import OWNER_LENGTH, Kind, WaitingMessage
 from django_actors.rows import build_row
+from django_actors.signing import seal
 from django_actors.waiting_room import WaitingRoom
 
 # How long a row is left alone by others, and how often that is said again.
@@ -55,7 +56,7 @@ class Parking:
         message = delivery.message.copy(options={OPTION: True})
         row = build_row(
             message,
-            message.encode(),
+            seal(message),
             kind=Kind.SCHEDULED,
             reason=Reason.RUNNING,
             priority=delivery.priority,
