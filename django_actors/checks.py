@@ -97,8 +97,10 @@ def check_broker() -> Iterator[CheckMessage]:
         return
     alias = url.partition("://")[2] or "default"
     if url.startswith("database:") and alias not in connections.settings:
+        # Shown only if it can be an alias: it may be the URL of a server, with a password.
+        shown = repr(alias) if alias.isidentifier() else "(not shown)"
         yield Error(
-            f"{SETTING_NAME}['BROKER'] names the database {alias!r}, which DATABASES has not.",
+            f"{SETTING_NAME}['BROKER'] names the database {shown}, which DATABASES has not.",
             hint=_advice(alias, connections.settings),
             id="django_actors.E006",
         )

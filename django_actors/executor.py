@@ -31,8 +31,8 @@ from .errors import (
     exception_text,
 )
 from .middleware.base import call_hooks
-from .redaction import redact
-from .rows import exception_name, format_traceback, storable
+from .redaction import format_traceback, redact
+from .rows import exception_name, storable
 from .signing import unseal
 
 if TYPE_CHECKING:

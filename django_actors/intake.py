@@ -28,7 +28,7 @@ from .claims import is_locked_out
 from .delivery import Delivery, Fate, Reason
 from .errors import BrokerError
 from .pace import Pace
-from .redaction import redact
+from .redaction import format_traceback, redact
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -167,7 +167,8 @@ class Intake(threading.Thread):
         except OUTAGES:
             raise
         except Exception:
-            logger.exception("Could not settle a batch of %d messages", len(self._unsettled))
+            # What it was shows again with the message it lies in, whose secrets are known.
+            logger.error("Could not settle %d messages together", len(self._unsettled))
             self._settle_singly(consumer)
         else:
             self._count_settled(len(self._unsettled))
@@ -184,7 +185,7 @@ class Intake(threading.Thread):
         except OUTAGES:
             raise
         except Exception as error:
-            logger.exception("Could not settle message %s", redact(delivery.message))
+            _log_failure("settle", delivery, error)
             self._bury(consumer, delivery, error)
 
     def _bury(self, consumer: Consumer, delivery: Delivery, error: Exception) -> None:
@@ -195,9 +196,9 @@ class Intake(threading.Thread):
             self._broker.settle(consumer, [delivery])
         except OUTAGES:
             raise
-        except Exception:
+        except Exception as trouble:
             # It stays claimed, and comes again when this worker has gone.
-            logger.exception("Could not bury message %s", redact(delivery.message))
+            _log_failure("bury", delivery, trouble)
 
     def _count_settled(self, count: int) -> None:
         del self._unsettled[:count]
@@ -301,3 +302,9 @@ class Intake(threading.Thread):
                 self._consumer.close()
         except (BrokerError, DatabaseError) as error:
             logger.warning("The consumer was not closed in order: %s", error)
+
+
+def _log_failure(what: str, delivery: Delivery, error: Exception) -> None:
+    shown = redact(delivery.message)
+    text = format_traceback(error, shown).rstrip()
+    logger.error("Could not %s message %s\n%s", what, shown, text)

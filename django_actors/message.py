@@ -14,10 +14,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import clock
 from .errors import DecodeError
+
+if TYPE_CHECKING:
+    from .redaction import Redacted
 
 MAX_ID_LENGTH = 64
 MAX_NAME_LENGTH = 255
@@ -73,8 +76,15 @@ class Envelope(NamedTuple):
     priority: int
     body: bytes
 
+    def __repr__(self) -> str:
+        # Without the body: it may hold what is sensitive, and nobody can tell where.
+        return (
+            f"Envelope({self.message_id!r}, {self.queue_name!r}, {self.priority}, "
+            f"{len(self.body)} bytes)"
+        )
 
-@dataclass(frozen=True, order=False)
+
+@dataclass(frozen=True, order=False, repr=False)
 class Message:
     """
     What was sent to an actor.
@@ -105,7 +115,21 @@ class Message:
     message_timestamp: int = field(default_factory=clock.now_ms)
 
     def __str__(self) -> str:
-        return describe_call(self.actor_name, self.args, self.kwargs)
+        return self._redacted().call
+
+    def __repr__(self) -> str:
+        shown = self._redacted()
+        return (
+            f"Message({self.queue_name!r}, {self.actor_name!r}, {shown.args!r}, "
+            f"{shown.kwargs!r}, {shown.hide(repr(self.options))}, {self.message_id!r}, "
+            f"{self.message_timestamp})"
+        )
+
+    def _redacted(self) -> Redacted:
+        # Not at import: it is about messages.
+        from .redaction import redact
+
+        return redact(self)
 
     def __hash__(self) -> int:
         return hash(self.message_id)

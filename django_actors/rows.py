@@ -4,18 +4,15 @@ Build the rows of the waiting room: what is kept of a message, and of how it fai
 
 from __future__ import annotations
 
-import traceback as traceback_module
-
 from django.utils import timezone
 
 from .delivery import Delivery, Fate, Reason
 from .errors import UntrustedMessage, exception_text
 from .message import MAX_NAME_LENGTH, Message
 from .models import Kind, WaitingMessage
-from .redaction import Redacted, redact
+from .redaction import MAX_TEXT, format_traceback, redact
 from .signing import seal
 
-MAX_TEXT = 65_536
 MAX_CALL = 1_000
 
 
@@ -126,15 +123,3 @@ def exception_name(error: BaseException) -> str:
     if kind.__module__ == "builtins":
         return kind.__qualname__
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def format_traceback(error: BaseException, shown: Redacted) -> str:
-    """
-    Return the traceback of *error*; its end, where the cause is, if it is very long.
-
-    Args:
-        shown: The message, whose sensitive values are hidden.
-    """
-    # Hidden before it is cut: half of a secret would not be found.
-    text = shown.hide("".join(traceback_module.format_exception(error)))
-    return text[-MAX_TEXT:]

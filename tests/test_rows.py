@@ -9,12 +9,10 @@ from django.test import SimpleTestCase, TestCase
 from django_actors.delivery import Delivery, Reason
 from django_actors.errors import exception_text
 from django_actors.models import Kind, WaitingMessage
-from django_actors.redaction import redact
+from django_actors.redaction import MAX_TEXT, format_traceback, redact
 from django_actors.rows import (
-    MAX_TEXT,
     build_delivery_row,
     exception_name,
-    format_traceback,
     storable,
 )
 from django_actors.waiting_room import WaitingRoom

@@ -18,7 +18,7 @@ from django_actors import clock
 from django_actors.encoding import encode_checked
 from django_actors.errors import MessageTooLarge, UnencodableArgument
 from django_actors.message import Message, decode_json
-from django_actors.redaction import HIDDEN
+from django_actors.redaction import HIDDEN, carries_secret
 from django_actors.registry import RegisteredActor
 
 from .texts import make_visible
@@ -120,7 +120,7 @@ class ArgumentsForm(forms.Form):
         return {"args": _to_json(args), "kwargs": _to_json(kwargs)}
 
     def _hide(self, name: str, value: Any) -> Any:
-        if name not in self._sensitive:
+        if name not in self._sensitive and not carries_secret(value):
             return value
         # A parameter like *cards has several values: each has a sign of its own.
         number = sum(known == name for known, _ in self._secrets)
@@ -148,9 +148,10 @@ class ArgumentsForm(forms.Form):
         return self.cleaned_data
 
     def _restore(self, name: str, value: Any) -> Any:
-        if not isinstance(value, str) or name not in self._sensitive:
+        if not isinstance(value, str):
             return value
-        if value == HIDDEN and (name, value) not in self._secrets:
+        unknown = (name, value) not in self._secrets
+        if value == HIDDEN and unknown and name in self._sensitive:
             raise ValidationError(
                 _("There is no value behind the stars of %(name)s. Write one."),
                 params={"name": name},

@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
+from urllib.parse import SplitResult, urlsplit
 
 from django_actors import clock, crashes, outbox
 from django_actors.conf import settings
@@ -34,6 +35,31 @@ logger = logging.getLogger(__name__)
 _JOIN_STEP_S = 0.05
 
 _WAITING_FATES = (Fate.RETRY, Fate.DEAD, Fate.POSTPONED)
+
+
+def split_url(url: str, name: str, *, several_hosts: bool = False) -> SplitResult:
+    """
+    Return the parts of the URL of a broker.
+
+    Args:
+        name: What the broker is called.
+
+        several_hosts: Whether there may be several, of which nothing is read here.
+
+    Raises:
+        ValueError: it cannot be read. It is not quoted: what cannot be read may be a password.
+    """
+    try:
+        parts = urlsplit(url)
+        readable = several_hosts or parts.port is None or parts.port > 0
+    except ValueError:
+        readable = False
+    if not readable or ("@" not in parts.netloc and "@" in url):
+        raise ValueError(
+            f"The URL of the {name} broker cannot be read. Is a '/', '#', '?' or '@' of its "
+            "password not percent-encoded?"
+        ) from None
+    return parts
 
 
 class QueueSize(NamedTuple):

@@ -86,8 +86,10 @@ class DatabaseBroker(Broker):
         super().__init__(**options)
         self.alias = url.partition("://")[2] or "default"
         if self.alias not in connections.settings:
+            # Shown only if it can be an alias: it may be the URL of a server, with a password.
+            shown = repr(self.alias) if self.alias.isidentifier() else "(not shown)"
             raise ValueError(
-                f"{url!r} names the database {self.alias!r}, which DATABASES has not. "
+                f"The broker's URL names the database {shown}, which DATABASES has not. "
                 f"It has: {', '.join(connections.settings)}."
             )
         self._consumers: weakref.WeakSet[DatabaseConsumer] = weakref.WeakSet()

@@ -16,6 +16,8 @@ import pika
 from django_actors.clock import MS_PER_S, duration_to_ms
 from django_actors.registry import nearest
 
+from .base import split_url
+
 QUEUE_TYPES = ("quorum", "classic")
 
 # Small enough for the messages of a lost host to come back within 30 seconds.
@@ -141,7 +143,7 @@ def _like(first: str, place: str) -> str:
 
 
 def _parameters_of_url(url: str, own: dict[str, Any]) -> pika.connection.Parameters:
-    parts = urlsplit(url)
+    parts = split_url(url, "RabbitMQ")
     rest = []
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name == "heartbeat_interval":

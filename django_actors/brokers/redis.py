@@ -14,6 +14,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from django_actors.conf import settings
 from django_actors.delivery import Delivery
 from django_actors.errors import BrokerUnavailable
@@ -71,7 +73,8 @@ class RedisBroker(Broker):
         options: Arguments of redis-py's connections, such as ``host`` and ``port``.
 
     Raises:
-        ValueError: a URL is given together with what says the same.
+        ValueError: a URL is given together with what says the same, or redis-py does not take
+            the value of an option.
 
         TypeError: redis-py does not know an option.
     """
@@ -88,7 +91,10 @@ class RedisBroker(Broker):
         super().__init__(middleware=middleware)
         place = _place(url, client, options)
         namespace = namespace or place.namespace or settings.NAMESPACE
-        self._server = Server(place)
+        try:
+            self._server = Server(place)
+        except RedisError as error:
+            raise ValueError(f"redis-py does not take an option: {error}") from error
         self._names = Names(namespace)
 
     # ---- publishing ------------------------------------------------------------

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 import redis
 from redis.connection import Connection, SSLConnection
+
+from .base import split_url
 
 Node = tuple[str, int]
 
@@ -58,10 +60,10 @@ class Place:
     """
 
     nodes: tuple[Node, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     kind: str = "server"
     service: str = ""
-    sentinel_options: Mapping[str, Any] = field(default_factory=dict)
+    sentinel_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     connection_class: type[Any] = Connection
     namespace: str = ""
 
@@ -92,6 +94,7 @@ def place_from_url(url: str, options: Mapping[str, Any]) -> Place:
     """
     if url.startswith("redis+sentinel://"):
         return _sentinel_place(url, options)
+    split_url(url, "Redis")
     try:
         told = _client.connection.parse_url(url)
     except ValueError as error:
@@ -118,7 +121,7 @@ def place_from_arguments(given: Mapping[str, Any]) -> Place:
 
 
 def _sentinel_place(url: str, options: Mapping[str, Any]) -> Place:
-    parts = urlsplit(url)
+    parts = split_url(url, "Redis", several_hosts=True)
     login, _, hosts = parts.netloc.rpartition("@")
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
@@ -146,7 +149,7 @@ def _sentinel_place(url: str, options: Mapping[str, Any]) -> Place:
 
 
 def _node(text: str, port: int) -> Node:
-    parts = urlsplit(f"//{text}")
+    parts = split_url(f"//{text}", "Redis")
     return parts.hostname or "localhost", parts.port or port
 
 

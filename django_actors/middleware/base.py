@@ -14,7 +14,10 @@ from typing import Any
 from django.utils.module_loading import import_string
 
 from django_actors.conf import settings
+from django_actors.delivery import Delivery
 from django_actors.errors import MiddlewareError
+from django_actors.message import Message
+from django_actors.redaction import format_traceback, redact
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +127,20 @@ def call_hooks(hooks: Sequence[BoundHook], *args: Any, **kwargs: Any) -> None:
             hook(*args, **kwargs)
         except MiddlewareError:
             raise
-        except Exception:
-            logger.exception("Hook %s failed", getattr(hook, "__qualname__", hook))
+        except Exception as error:
+            _log_failure(hook, args, error)
+
+
+def _log_failure(hook: BoundHook, args: Sequence[Any], error: Exception) -> None:
+    shown = redact(next(filter(None, map(_message_of, args)), None))
+    name = getattr(hook, "__qualname__", hook)
+    logger.error("Hook %s failed\n%s", name, format_traceback(error, shown).rstrip())
+
+
+def _message_of(argument: Any) -> Message | None:
+    if isinstance(argument, Delivery):
+        return argument.message
+    return argument if isinstance(argument, Message) else None
 
 
 def build_middleware(entries: Sequence[Any] | None = None) -> list[Middleware]:
