@@ -130,6 +130,7 @@ SETTINGS: dict[str, Setting] = {
     "AUTODISCOVER": Setting(["tasks"], _texts),
     "ON_TRANSACTION": Setting("outbox", _one_of("outbox", "on_commit", "ignore")),
     "DEAD_LETTER_TTL": Setting(timedelta(days=7), _duration),
+    "ATTEMPT_TTL": Setting(timedelta(days=14), _duration),
     "NAMESPACE": Setting("django_actors", _namespace),
     "CRASH_LIMIT": Setting(3, _positive),
     "TIME_LIMIT_GRACE": Setting(timedelta(seconds=5), _duration),
@@ -182,6 +183,11 @@ class Settings:
     def DEAD_LETTER_TTL(self) -> int:
         """Milliseconds after which a dead letter is pruned."""
         return cast(int, self._get("DEAD_LETTER_TTL"))
+
+    @property
+    def ATTEMPT_TTL(self) -> int:
+        """Milliseconds after which attempts of failed messages and error groups are pruned."""
+        return cast(int, self._get("ATTEMPT_TTL"))
 
     @property
     def NAMESPACE(self) -> str:

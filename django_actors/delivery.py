@@ -85,6 +85,8 @@ class Delivery:
 
         exception: What its run raised.
 
+        began_ms: When the actor's own code began, milliseconds since 1970.
+
         due_ms: When it runs again, milliseconds since 1970.
 
         successors: Messages to send before it is acknowledged.
@@ -93,6 +95,7 @@ class Delivery:
     __slots__ = (
         "actor",
         "alone",
+        "began_ms",
         "body",
         "deadline",
         "defaults",
@@ -135,6 +138,7 @@ class Delivery:
         self.reason: Reason | None = None
         self.result: Any = None
         self.exception: BaseException | None = None
+        self.began_ms: int | None = None
         self.due_ms: int | None = None
         self.successors: Sequence[Message] = ()
 

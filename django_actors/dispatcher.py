@@ -15,7 +15,7 @@ import time
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from . import clock, crashes
+from . import clock, crashes, failures
 from .brokers.base import Broker
 from .claims import is_locked_out
 from .conf import settings
@@ -87,6 +87,7 @@ class Dispatcher:
         while batch := self._room.prune(older_than_ms=ttl):
             pruned += batch
         crashes.prune(older_than_ms=ttl, alias=self._room.alias)
+        failures.prune(older_than_ms=settings.ATTEMPT_TTL, alias=self._room.alias)
         if pruned:
             logger.info("Pruned %d dead letters older than %d ms", pruned, ttl)
 

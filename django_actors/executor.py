@@ -237,6 +237,7 @@ class Executor:
         message, actor = delivery.message, delivery.actor
         assert message is not None and actor is not None
         failure: BaseException | None = None
+        delivery.began_ms = clock.now_ms()
         try:
             if slot is not None:
                 slot.begin(delivery)

@@ -15,10 +15,13 @@ from django.utils.translation import gettext_lazy as _
 
 from . import clock
 from .errors import DecodeError, UntrustedMessage
+from .fingerprints import FINGERPRINT_LENGTH
 from .message import MAX_ID_LENGTH, MAX_NAME_LENGTH, Envelope, Message
 from .signing import unseal
 
 OWNER_LENGTH = 64
+FRAME_LENGTH = 255
+SHORT_ERROR = 500
 
 # What a row is called where only a line is free for it.
 MAX_TITLE = 120
@@ -56,6 +59,13 @@ class WaitingMessage(models.Model):
     error_class = models.CharField(_("exception"), max_length=255, blank=True, editable=False)
     error = models.TextField(_("error"), blank=True, editable=False)
     traceback = models.TextField(_("traceback"), blank=True, editable=False)
+    frame = models.CharField(
+        _("raised in"), max_length=FRAME_LENGTH, blank=True, default="", editable=False
+    )
+    # Of the error group; empty for what has not failed.
+    fingerprint = models.CharField(
+        max_length=FINGERPRINT_LENGTH, blank=True, default="", editable=False
+    )
     due_ms = models.BigIntegerField(_("due"), null=True, editable=False)
     stored_at = models.DateTimeField(_("stored at"), editable=False)
     claimed_by = models.CharField(max_length=OWNER_LENGTH, blank=True, default="", editable=False)
@@ -68,6 +78,8 @@ class WaitingMessage(models.Model):
             models.Index(fields=["due_ms"], name="actors_due"),
             models.Index(fields=["kind", "stored_at"], name="actors_kind"),
             models.Index(fields=["claimed_by"], name="actors_waiting_claim"),
+            # The dead letters of an error group.
+            models.Index(fields=["fingerprint", "kind", "id"], name="actors_waiting_group"),
         ]
 
     def __str__(self) -> str:
@@ -120,6 +132,7 @@ class DeadLetter(WaitingMessage):
         permissions: ClassVar = [
             ("requeue_deadletter", "Can requeue dead letters"),
             ("edit_deadletter", "Can edit the arguments of dead letters"),
+            ("arguments_deadletter", "Can view the sensitive arguments of dead letters"),
             ("discard_deadletter", "Can discard dead letters"),
         ]
 
@@ -143,6 +156,10 @@ class ScheduledMessage(WaitingMessage):
         permissions: ClassVar = [
             ("run_scheduledmessage", "Can run scheduled messages now or at another time"),
             ("cancel_scheduledmessage", "Can cancel scheduled messages"),
+            (
+                "arguments_scheduledmessage",
+                "Can view the sensitive arguments of scheduled messages",
+            ),
         ]
 
 
@@ -321,3 +338,95 @@ class PausedQueue(models.Model):
 
     def __str__(self) -> str:
         return self.queue_name
+
+
+class Outcome(models.TextChoices):
+    """How an attempt to run a message ended, or what an operator did to the message."""
+
+    RETRIED = "retried", _("retried")
+    DEAD = "dead", _("dead letter")
+    SUCCEEDED = "succeeded", _("succeeded")
+    REQUEUED = "requeued", _("requeued")
+
+
+class Attempt(models.Model):
+    """
+    A line in the story of a message that has failed.
+
+    A message that succeeds at once has none. One that failed has a line for each attempt, for
+    each time an operator had it run anew, and for the success that ended it.
+    """
+
+    message_id = models.CharField(_("message id"), max_length=MAX_ID_LENGTH)
+    # From 1; 0 where an operator had it run anew.
+    number = models.PositiveIntegerField(_("attempt"))
+    outcome = models.CharField(_("outcome"), max_length=16, choices=Outcome)
+    queue_name = models.CharField(_("queue"), max_length=MAX_NAME_LENGTH)
+    actor_name = models.CharField(_("actor"), max_length=MAX_NAME_LENGTH)
+    began_ms = models.BigIntegerField(_("began"), null=True)
+    ended_ms = models.BigIntegerField(_("ended"))
+    host = models.CharField(_("host"), max_length=255, blank=True)
+    pid = models.PositiveIntegerField(_("process"), default=0)
+    error_class = models.CharField(_("exception"), max_length=255, blank=True)
+    error = models.CharField(_("error"), max_length=SHORT_ERROR, blank=True)
+    frame = models.CharField(_("raised in"), max_length=FRAME_LENGTH, blank=True)
+    retry_ms = models.BigIntegerField(_("retry at"), null=True)
+    by = models.CharField(_("by"), max_length=255, blank=True)
+
+    class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
+        constraints: ClassVar = [
+            # A settlement that is tried again writes nothing twice.
+            models.UniqueConstraint(
+                fields=["message_id", "number", "began_ms"], name="actors_attempt"
+            ),
+        ]
+        indexes: ClassVar = [models.Index(fields=["ended_ms"], name="actors_attempt_ended")]
+
+    def __str__(self) -> str:
+        return f"{self.message_id} #{self.number}: {self.outcome}"
+
+
+class ErrorGroup(models.Model):
+    """Failures of one actor with one class of exception, raised in one place of the project."""
+
+    fingerprint = models.CharField(max_length=FINGERPRINT_LENGTH, primary_key=True, editable=False)
+    actor_name = models.CharField(_("actor"), max_length=MAX_NAME_LENGTH, editable=False)
+    # The exception; the reason of the dead letters where there was none.
+    error_class = models.CharField(_("exception"), max_length=255, editable=False)
+    frame = models.CharField(_("raised in"), max_length=FRAME_LENGTH, editable=False)
+    # Of the latest failure.
+    error = models.CharField(_("error"), max_length=SHORT_ERROR, editable=False)
+    traceback = models.TextField(_("traceback"), editable=False)
+    first_ms = models.BigIntegerField(_("first seen"), editable=False)
+    last_ms = models.BigIntegerField(_("last seen"), editable=False)
+    count = models.PositiveBigIntegerField(_("failures"), default=0, editable=False)
+
+    class Meta:
+        verbose_name = _("error group")
+        verbose_name_plural = _("error groups")
+        default_permissions = ("view",)
+        indexes: ClassVar = [models.Index(fields=["last_ms"], name="actors_group_last")]
+
+    def __str__(self) -> str:
+        return f"{self.actor_name}: {self.error_class}"
+
+
+class ErrorCount(models.Model):
+    """How often an error group was seen in a short stretch of time."""
+
+    fingerprint = models.CharField(max_length=FINGERPRINT_LENGTH)
+    start_ms = models.BigIntegerField()
+    count = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("error count")
+        verbose_name_plural = _("error counts")
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["fingerprint", "start_ms"], name="actors_error_count"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["start_ms"], name="actors_error_count_start")]
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint} {self.start_ms}: {self.count}"

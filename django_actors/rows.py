@@ -7,9 +7,10 @@ from __future__ import annotations
 from django.utils import timezone
 
 from .delivery import Delivery, Fate, Reason
-from .errors import UntrustedMessage, exception_text
+from .errors import Retry, UntrustedMessage, exception_text
+from .fingerprints import NOWHERE, find_place, fingerprint
 from .message import MAX_NAME_LENGTH, Message
-from .models import Kind, WaitingMessage
+from .models import FRAME_LENGTH, Kind, WaitingMessage
 from .redaction import MAX_TEXT, format_traceback, redact
 from .signing import seal
 
@@ -62,6 +63,9 @@ def build_delivery_row(delivery: Delivery) -> WaitingMessage:
         row = _build_undecodable_row(delivery)
     if delivery.exception is not None:
         _describe_exception(row, delivery, delivery.exception)
+    if delivery.fate is Fate.DEAD and not row.fingerprint:
+        # What died without an exception has its reason in common.
+        row.fingerprint = fingerprint(row.actor_name, row.reason, NOWHERE)
     return row
 
 
@@ -115,6 +119,11 @@ def _describe_exception(row: WaitingMessage, delivery: Delivery, error: BaseExce
     row.error_class = storable(exception_name(error), 255)
     row.error = storable(shown.hide(exception_text(error)))
     row.traceback = storable(format_traceback(error, shown))
+    place = find_place(error)
+    row.frame = storable(str(place), FRAME_LENGTH)
+    # Who asks for a retry has not failed.
+    if delivery.fate is Fate.DEAD or not isinstance(error, Retry):
+        row.fingerprint = fingerprint(row.actor_name, row.error_class, place)
 
 
 def exception_name(error: BaseException) -> str:

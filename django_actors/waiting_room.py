@@ -18,12 +18,12 @@ from django.db import connections, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from . import clock
+from . import clock, failures
 from .claims import ClaimStatement, Row, now_ms_sql, quoted_table, retry_when_locked
 from .conf import settings
 from .delivery import Reason
 from .message import Envelope, Message, generate_message_id
-from .models import Kind, WaitingMessage
+from .models import Attempt, Kind, WaitingMessage
 from .rows import build_row
 from .signing import OPTION as SIGNATURE
 from .signing import seal
@@ -81,13 +81,19 @@ class WaitingRoom:
         connection = connections[self.alias]
         return NewsWatch(connection, alarm, DUE_CHANNEL, quiet_poll_s=QUIET_POLL_S)
 
-    def put(self, rows: Sequence[WaitingMessage]) -> None:
+    def put(self, rows: Sequence[WaitingMessage], attempts: Sequence[Attempt] = ()) -> None:
         """
         Write *rows*, each in the place of what is there for the same message.
 
         The rows join the caller's transaction. A dispatcher that has claimed the old
         row finds that it holds it no longer, and does not delete the new one.
+
+        Args:
+            attempts: What is to be remembered of messages that failed, now or before.
         """
+        if attempts:
+            write = partial(failures.write_attempts, attempts, self.alias)
+            retry_when_locked(connections[self.alias], write)
         if not rows:
             return
         retry_when_locked(connections[self.alias], partial(self._write, rows))
@@ -95,6 +101,10 @@ class WaitingRoom:
         due = [row.due_ms for row in rows if row.due_ms is not None and row.kind != Kind.OUTBOX]
         if due:
             self._tell(min(due))
+
+    def count_failures(self, rows: Sequence[WaitingMessage]) -> None:
+        """Count the failures that *rows* tell of in their groups, once they are written."""
+        failures.count_failures(rows, self.alias)
 
     def _write(self, rows: Sequence[WaitingMessage]) -> None:
         # Of two rows for one message the later one is what is true.
@@ -234,6 +244,7 @@ class WaitingRoom:
         *,
         delay: int = 0,
         edit: Callable[[Message], Message] | None = None,
+        by: str = "",
     ) -> list[Message]:
         """
         Have dead letters or scheduled messages run again, from their first attempt.
@@ -245,6 +256,8 @@ class WaitingRoom:
             rows: As they were read; see ``hold()``.
 
             edit: Returns the message that runs in the place of the one that is given to it.
+
+            by: Who wants it, for the story of the messages.
 
         Returns:
             The messages as they will run. Rows that hold no message are left alone, and so
@@ -266,7 +279,7 @@ class WaitingRoom:
                     replaced.append(row.pk)
                 messages.append(message)
                 renewed.append(_renew_row(row, message, delay, edited=edit is not None))
-            self.put(renewed)
+            self.put(renewed, failures.build_requeued(renewed, by))
             self._rows().filter(pk__in=replaced).delete()
         return messages
 
@@ -361,6 +374,8 @@ RUN_OPTIONS = ("retries", "traceback", "requeue_timestamp", "eta", "unknown_sinc
 def renew(message: Message) -> Message:
     """Return *message* as if it were sent now for the first time; its id stays."""
     options = {k: v for k, v in message.options.items() if k not in RUN_OPTIONS}
+    # With it the success of a message that had failed is remembered.
+    options[failures.PAST_OPTION] = clock.now_ms()
     return Message(
         message.queue_name,
         message.actor_name,

@@ -42,7 +42,7 @@ MISTAKES = [
     Mistake("E001", "redis://", "must be a dict, not str", 'DJANGO_ACTORS = {"BROKER"'),
     Mistake("E001", None, "must be a dict, not NoneType", 'DJANGO_ACTORS = {"BROKER"'),
     Mistake("E002", {"BROKR": "stub://"}, "no setting 'BROKR'", "Did you mean 'BROKER'?"),
-    Mistake("E002", {"ZZZZ": 1}, "no setting 'ZZZZ'", "There are: ACTOR_OPTIONS, AUTODISCOVER"),
+    Mistake("E002", {"ZZZZ": 1}, "no setting 'ZZZZ'", "There are: ACTOR_OPTIONS, ATTEMPT_TTL"),
     Mistake("E002", {5: 1}, "no setting 5", "There are: "),
     Mistake("E003", {"CRASH_LIMIT": 0}, "CRASH_LIMIT must be an integer from 1", "default is 3."),
     Mistake("E003", {"BROKER": None}, "BROKER must be a URL or a dict", "'database://default'"),

@@ -27,8 +27,9 @@ FLOORS = {
     " pace slots watchdog work_heap",
     3: "actor generic_actor brokers options",
     2: "waiting_room rows models migrations middleware claims crashes outbox wakeup"
-    " isolation journal memory_queue memory_room",
-    1: "message registry conf backoff errors clock delivery encoding redaction signing",
+    " failures isolation journal memory_queue memory_room",
+    1: "message registry conf backoff errors clock delivery encoding fingerprints redaction"
+    " signing",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 from django.db import transaction
 from django.test import TestCase
@@ -376,7 +377,7 @@ class RequeueTests(RoomMixin, TestCase):
         row = WaitingMessage.objects.get()
         self.assertEqual((row.kind, row.attempts, row.message), (Kind.SCHEDULED, 0, again))
         self.assertEqual((again.message_id, again.args), (message_id, ("Ada",)))
-        self.assertEqual(again.options, {"loud": True})
+        self.assertEqual(again.options, {"loud": True, "requeue_timestamp": mock.ANY})
         self.assertEqual(self.claim(now=clock.now_ms() + 1), [message_id])
 
     def test_its_age_counts_from_now(self):

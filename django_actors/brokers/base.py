@@ -22,6 +22,7 @@ from django_actors.conf import settings
 from django_actors.delivery import Delivery, Fate, Reason
 from django_actors.encoding import encode_checked
 from django_actors.errors import MiddlewareError, QueueJoinTimeout, QueueNotFound
+from django_actors.failures import build_attempts
 from django_actors.message import Envelope, Message
 from django_actors.middleware.base import Hooks, Middleware, build_middleware, call_hooks
 from django_actors.models import CrashRecord, Kind
@@ -471,13 +472,16 @@ class Broker(abc.ABC):
     def _write_then_ack(self, consumer: Consumer, settled: Sequence[Delivery]) -> None:
         successors = [message for each in settled for message in each.successors]
         rows = [build_delivery_row(each) for each in settled if each.fate in _WAITING_FATES]
+        attempts = build_attempts(settled, rows)
         suspects = [each.message_id for each in settled if each.alone]
         # Acknowledgements alone are one statement; they need no transaction around it.
-        with self.settlement() if rows or successors else nullcontext():
+        with self.settlement() if rows or successors or attempts else nullcontext():
             if successors:
                 self.enqueue_many(successors)
-            self.waiting_room.put(rows)
+            self.waiting_room.put(rows, attempts)
             consumer.ack(settled)
+        if rows:
+            self.waiting_room.count_failures(rows)
         if suspects:
             crashes.forget(suspects, self.waiting_room.alias)
 

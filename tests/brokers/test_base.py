@@ -278,7 +278,7 @@ class SettlingTests(BaseCase):
             mock.patch.object(
                 self.broker.waiting_room,
                 "put",
-                side_effect=lambda rows: self.calls.append(f"put {len(rows)}"),
+                side_effect=lambda rows, attempts: self.calls.append(f"put {len(rows)}"),
             )
         )
         self.enterContext(
