@@ -131,6 +131,7 @@ SETTINGS: dict[str, Setting] = {
     "ON_TRANSACTION": Setting("outbox", _one_of("outbox", "on_commit", "ignore")),
     "DEAD_LETTER_TTL": Setting(timedelta(days=7), _duration),
     "ATTEMPT_TTL": Setting(timedelta(days=14), _duration),
+    "STATISTICS_TTL": Setting(timedelta(days=7), _duration),
     "NAMESPACE": Setting("django_actors", _namespace),
     "CRASH_LIMIT": Setting(3, _positive),
     "TIME_LIMIT_GRACE": Setting(timedelta(seconds=5), _duration),
@@ -188,6 +189,11 @@ class Settings:
     def ATTEMPT_TTL(self) -> int:
         """Milliseconds after which attempts of failed messages and error groups are pruned."""
         return cast(int, self._get("ATTEMPT_TTL"))
+
+    @property
+    def STATISTICS_TTL(self) -> int:
+        """Milliseconds for which the hourly counts of actors are kept."""
+        return cast(int, self._get("STATISTICS_TTL"))
 
     @property
     def NAMESPACE(self) -> str:

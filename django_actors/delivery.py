@@ -8,6 +8,7 @@ of the message, whose attributes it passes on. Nothing here knows a broker.
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,10 @@ class Delivery:
 
         defaults: The project's actor options, each in the form it is kept in.
 
+        began: ``time.monotonic()`` when its actor was called; ``None`` until then.
+
+        ended: ``time.monotonic()`` when its actor had returned or raised.
+
         deadline: ``time.monotonic()`` at which its time limit is over.
 
         notify_shutdown: Whether a stopping worker interrupts it.
@@ -95,11 +100,13 @@ class Delivery:
     __slots__ = (
         "actor",
         "alone",
+        "began",
         "began_ms",
         "body",
         "deadline",
         "defaults",
         "due_ms",
+        "ended",
         "exception",
         "fate",
         "message",
@@ -132,6 +139,8 @@ class Delivery:
         self.actor: RegisteredActor | None = None
         self.defaults: Mapping[str, Any] = {}
         self.alone = False
+        self.began: float | None = None
+        self.ended: float | None = None
         self.deadline: float | None = None
         self.notify_shutdown = False
         self.fate: Fate | None = None
@@ -164,6 +173,14 @@ class Delivery:
     def failed(self) -> bool:
         """Whether it was decided that this message becomes a dead letter."""
         return self.fate is Fate.DEAD
+
+    @property
+    def run_ms(self) -> float:
+        """For how many milliseconds its actor ran, or has run so far."""
+        if self.began is None:
+            return 0.0
+        ended = time.monotonic() if self.ended is None else self.ended
+        return (ended - self.began) * clock.MS_PER_S
 
     def fail(self, reason: Reason = Reason.REJECTED) -> None:
         """Decide that the message becomes a dead letter."""

@@ -15,11 +15,12 @@ import time
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from . import clock, crashes, failures
+from . import clock, counts, crashes, failures, roster
 from .brokers.base import Broker
 from .claims import is_locked_out
 from .conf import settings
 from .errors import BrokerError
+from .reporter import Reporter
 from .wakeup import POLL_S, Alarm
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ LONGEST_WAIT_S = 1.0
 MAINTAIN_S = 5.0
 PRUNE_S = 600.0
 
-LONGEST_PAUSE_S = 5.0
+# Also how late a pause is heard of that came while the broker was away.
+LONGEST_PAUSE_S = 1.5
 
 
 class Dispatcher:
@@ -88,6 +90,8 @@ class Dispatcher:
             pruned += batch
         crashes.prune(older_than_ms=ttl, alias=self._room.alias)
         failures.prune(older_than_ms=settings.ATTEMPT_TTL, alias=self._room.alias)
+        counts.prune(keep_ms=settings.STATISTICS_TTL, alias=self._room.alias)
+        roster.prune(self._room.alias)
         if pruned:
             logger.info("Pruned %d dead letters older than %d ms", pruned, ttl)
 
@@ -102,14 +106,23 @@ class Dispatcher:
 
 
 class DispatcherThread(threading.Thread):
-    """Runs a ``Dispatcher`` until it is stopped; sleeps from due time to due time."""
+    """
+    Runs a ``Dispatcher`` until it is stopped; sleeps from due time to due time.
 
-    def __init__(self, broker: Broker, *, owner: str) -> None:
+    Args:
+        reporter: What it tends besides, to its very end.
+
+    Attributes:
+        draining: Whether it moves no more messages.
+    """
+
+    def __init__(self, broker: Broker, *, owner: str, reporter: Reporter | None = None) -> None:
         super().__init__(name="Dispatcher", daemon=True)
+        self._reporter = reporter
         self._broker = broker
         self._dispatcher = Dispatcher(broker, owner=owner)
         self._alarm = Alarm()
-        self._stopping = False
+        self.draining = self._stopping = False
         self._failures = 0
         self._warned = False
 
@@ -119,8 +132,12 @@ class DispatcherThread(threading.Thread):
         room.listeners.add(self._ring)
         try:
             while not self._stopping:
+                if self._reporter is not None:
+                    self._reporter.tend()
                 self._step()
         finally:
+            if self._reporter is not None:
+                self._reporter.close()
             room.listeners.discard(self._ring)
             self._alarm.close()
             connections.close_all()
@@ -141,6 +158,9 @@ class DispatcherThread(threading.Thread):
             self._warned = False
 
     def _work(self) -> None:
+        if self.draining:
+            self._alarm.sleep(LONGEST_WAIT_S)
+            return
         self._dispatcher.tend()
         wait = self._dispatcher.seconds_until_due()
         if wait == 0 and self._dispatcher.run_once():
@@ -169,6 +189,11 @@ class DispatcherThread(threading.Thread):
         except DatabaseError:
             # The claims run out by themselves.
             connections.close_all()
+
+    def drain(self) -> None:
+        """Move no more messages."""
+        self.draining = True
+        self._alarm.ring()
 
     def stop(self) -> None:
         """End the thread soon."""

@@ -239,6 +239,7 @@ class Executor:
         failure: BaseException | None = None
         delivery.began_ms = clock.now_ms()
         try:
+            delivery.began = time.monotonic()
             if slot is not None:
                 slot.begin(delivery)
             delivery.result = actor.run(*message.args, **message.kwargs)
@@ -252,6 +253,7 @@ class Executor:
             except Interrupt:
                 # It came as the call began, too late for the actor.
                 continue
+        delivery.ended = time.monotonic()
         if failure is not None:
             delivery.exception = failure
             self._log_failure(delivery, failure)

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from django.db import Error as DatabaseError
@@ -79,6 +80,7 @@ class Intake(threading.Thread):
         self._unsettled: list[Delivery] = []
         self._consumer: Consumer | None = None
         self._read_queues: set[str] = set()
+        self._paused: frozenset[str] | None = None
         self._draining = False
         self._finish_by: float | None = None
         self._failures = 0
@@ -104,6 +106,17 @@ class Intake(threading.Thread):
         self._finish_by = time.monotonic() + FINISH_S
         self._wake()
         self.join(FINISH_S + 1.0)
+
+    def set_paused(self, queue_names: frozenset[str]) -> None:
+        """Begin no message of these queues; before this is called, of none."""
+        if queue_names != self._paused:
+            self._paused = queue_names
+            self._wake()
+
+    def queue_names(self) -> set[str]:
+        """Return the queues this worker is there for, the paused ones included."""
+        declared = self._broker.get_declared_queues()
+        return declared if self._worker.queues is None else set(self._worker.queues)
 
     def _wake(self) -> None:
         consumer = self._consumer
@@ -143,17 +156,18 @@ class Intake(threading.Thread):
             self._note_success()
 
     def _open(self) -> Consumer:
-        queue_names = self._queue_names()
+        queue_names = self._open_queue_names()
         if self._consumer is None:
             self._consumer = self._broker.consume(queue_names, owner=self._worker.owner)
         elif self._read_queues != queue_names:
             self._consumer.set_queues(queue_names)
+            self._give_back(self._heap.take_out(self._read_queues - queue_names))
         self._read_queues = queue_names
         return self._consumer
 
-    def _queue_names(self) -> set[str]:
-        declared = self._broker.get_declared_queues()
-        return declared if self._worker.queues is None else set(self._worker.queues)
+    def _open_queue_names(self) -> set[str]:
+        # Until it is known what is paused, everything is: an operator may have forbidden it.
+        return set() if self._paused is None else self.queue_names() - self._paused
 
     # ---- settling --------------------------------------------------------------
 
@@ -201,6 +215,7 @@ class Intake(threading.Thread):
             _log_failure("bury", delivery, trouble)
 
     def _count_settled(self, count: int) -> None:
+        self._worker.tally.note(self._unsettled[:count])
         del self._unsettled[:count]
         self.claimed -= count
         self._settled += count
@@ -218,7 +233,7 @@ class Intake(threading.Thread):
             consumer.fetch(0, timeout=self._patience())
             return
         if waiting and self._is_stuck():
-            self._give_back()
+            self._give_back(self._heap.clear())
             return
         self._claim(consumer, waiting)
         if self._worker.burst and self.claimed == 0:
@@ -244,10 +259,10 @@ class Intake(threading.Thread):
         """Whether all threads are busy with messages that take longer than was foreseen."""
         return time.monotonic() - max(self._taken_at, self._settled_at) > RETURN_AFTER_S
 
-    def _give_back(self) -> None:
-        for delivery in self._heap.clear():
+    def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
             delivery.fate = Fate.PUT_BACK
-            self._finished.append(delivery)
+        self._finished.extend(deliveries)
 
     def _patience(self) -> float:
         return 0.0 if self._finished else self._timeout_s
@@ -257,17 +272,16 @@ class Intake(threading.Thread):
             return
         self.claimed += len(deliveries)
         self._taken_at = time.monotonic()
-        unwanted = deliveries if self._draining else self._heap.push(deliveries)
-        for delivery in unwanted:
-            delivery.fate = Fate.PUT_BACK
-        self._finished.extend(unwanted)
+        self._give_back(deliveries if self._draining else self._heap.push(deliveries))
 
     def _end_if_nothing_is_left(self) -> None:
         # What other workers have claimed is their business: they are here as long as it is.
+        if self._paused is None:
+            return
         room = self._broker.waiting_room
         if room.wait_ms() == 0 or room.has_claimed(self._worker.owner):
             return
-        if not any(self._broker.count_ready(name) for name in self._queue_names()):
+        if not any(self._broker.count_ready(name) for name in self._open_queue_names()):
             self._worker.ask_to_end("burst")
 
     # ---- trouble ---------------------------------------------------------------

@@ -28,6 +28,7 @@ class MemoryRoom:
     """
 
     joins_transaction = False
+    in_memory = True
 
     def __init__(self, journal: Journal) -> None:
         self.rows: dict[int, WaitingMessage] = {}

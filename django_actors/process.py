@@ -9,7 +9,6 @@ signals, to the supervisor, to the worker, and to the memory it uses.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import ctypes
 import logging
 import os
@@ -29,6 +28,7 @@ from . import logs
 from .board import Board
 from .channel import Channel, Doorbell, Event
 from .children import GROUP_SIGNALS
+from .memory import resident_megabytes
 from .recoverer import Recoverer
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ HURRIED_FAREWELL_S = 0.3
 MEMORY_CHECK_S = 2.0
 RECOVERY_PATIENCE_S = 5.0
 ERROR_SIZE = 20_000
-MEGABYTE = 1024 * 1024
 PR_SET_PDEATHSIG = 1
 
 
@@ -288,16 +287,6 @@ def adopt_environment(config: dict[str, Any]) -> None:
     os.environ.pop("PYTHONPATH", None)
     if config["pythonpath"] is not None:
         os.environ["PYTHONPATH"] = config["pythonpath"]
-
-
-def resident_megabytes() -> float:
-    """Return how much memory this process occupies now; at most so far, outside Linux."""
-    with contextlib.suppress(OSError), open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MEGABYTE if sys.platform == "darwin" else peak / 1024
 
 
 def leave(code: int, *, hurried: bool) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 
-from . import crashes
+from . import crashes, roster
 from .board import Board
 from .brokers.base import Broker
 
@@ -35,6 +35,7 @@ def recover(broker: Broker, board: Board, detail: str) -> None:
     if board.owner:
         broker.release(board.owner, done=board.receipts())
         room.release(board.owner)
+        roster.leave(board.owner, room.alias)
     logger.warning(
         "Recovered from a worker process that %s while it ran %d messages", detail, len(running)
     )

@@ -62,6 +62,9 @@ class WaitingRoom:
             that this process has just written.
     """
 
+    # Whether it is not of the database at all.
+    in_memory = False
+
     def __init__(self, alias: str | None = None) -> None:
         self._alias = alias
         self.listeners: set[Callable[[int], None]] = set()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from queue import SimpleQueue
 
 from .delivery import Delivery
@@ -65,6 +65,14 @@ class WorkHeap:
         """Return the largest priority number in the heap, ``None`` if it is empty."""
         with self._lock:
             return max((entry[0] for entry in self._heap), default=None)
+
+    def take_out(self, queue_names: Collection[str]) -> list[Delivery]:
+        """Take out what came from these queues and was not begun."""
+        with self._lock:
+            taken = [entry[2] for entry in self._heap if entry[2].queue_name in queue_names]
+            self._heap = [e for e in self._heap if e[2].queue_name not in queue_names]
+            heapq.heapify(self._heap)
+        return taken
 
     def close(self) -> list[Delivery]:
         """Let all threads go that wait or come, and return what was not begun."""

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from . import clock
 from .brokers.base import Broker
+from .counts import Tally
 from .delivery import Delivery, Fate
 from .dispatcher import DispatcherThread
 from .errors import Interrupt, Shutdown, TimeLimitExceeded
 from .executor import Abandoned, Executor
 from .gate import Gate, GateClosed
 from .intake import Intake
+from .reporter import Reporter
 from .slots import WorkerSlot
 from .watchdog import Watchdog
 from .work_heap import WorkHeap
@@ -88,9 +90,11 @@ class Worker:
         self.gate = Gate()
         self.slots = [WorkerSlot(index, board) for index in range(worker_threads)]
         self.threads = [WorkerThread(self, slot) for slot in self.slots]
+        self.tally = Tally()
         self.intake = Intake(self, timeout_s=worker_timeout / clock.MS_PER_S)
         self.watchdog = Watchdog(self.slots, self._give_up)
-        self.dispatcher = DispatcherThread(broker, owner=self.owner)
+        self.reporter = None if broker.waiting_room.in_memory else Reporter(self)
+        self.dispatcher = DispatcherThread(broker, owner=self.owner, reporter=self.reporter)
         self._stop_lock = threading.Lock()
         self._stopped = False
 
@@ -103,9 +107,17 @@ class Worker:
         if self.board is not None:
             # Named before the first claim, so that no claim is ever nobody's.
             self.board.owner = self.owner
+        self._hear_of_pauses()
         for thread in (*self.threads, self.intake, self.dispatcher, self.watchdog):
             thread.start()
         self.broker.emit_after("worker_boot", self)
+
+    def _hear_of_pauses(self) -> None:
+        # Before the first claim: what is paused stays so when workers are restarted.
+        if self.reporter is None:
+            self.intake.set_paused(frozenset())
+        else:
+            self.reporter.listen()
 
     def stop(self, timeout: int = DEFAULT_STOP_MS) -> None:
         """
@@ -132,7 +144,7 @@ class Worker:
 
     def _close_doors(self) -> None:
         self.intake.drain()
-        self.dispatcher.stop()
+        self.dispatcher.drain()
         self.gate.close()
         for delivery in self.heap.close():
             delivery.fate = Fate.PUT_BACK
@@ -169,6 +181,8 @@ class Worker:
 
     def _close_down(self) -> None:
         self.intake.finish()
+        # After the last settlement, so that it tells of all.
+        self.dispatcher.stop()
         self.watchdog.stop()
         for thread in (self.dispatcher, self.watchdog):
             thread.join(LAST_CALL_S)

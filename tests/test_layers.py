@@ -24,11 +24,11 @@ FLOORS = {
     5: "apps checks admin test management pytest_plugin worker_settings",
     4: "supervisor watch worker dispatcher executor"
     " board channel children crew gate intake logs pidfile process recoverer recovery rollout"
-    " pace slots watchdog work_heap",
+    " pace reporter slots watchdog work_heap",
     3: "actor generic_actor brokers options",
     2: "waiting_room rows models migrations middleware claims crashes outbox wakeup"
-    " failures isolation journal memory_queue memory_room",
-    1: "message registry conf backoff errors clock delivery encoding fingerprints redaction"
+    " counts failures isolation journal memory_queue memory_room pauses roster",
+    1: "message registry conf backoff errors clock delivery encoding fingerprints memory redaction"
     " signing",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -18,7 +18,7 @@ from django_actors import recoverer
 from django_actors.board import Board
 from django_actors.channel import Channel, Doorbell
 from django_actors.children import describe_exit
-from django_actors.process import resident_megabytes
+from django_actors.memory import resident_megabytes
 from django_actors.recoverer import Recoverer
 
 TIMEOUT_S = 10

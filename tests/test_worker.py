@@ -557,7 +557,7 @@ class StopTests(WorkerMixin, SimpleTestCase):
         worker = self.start()
         self.door.wait()
         stopping = begin(worker.stop)
-        wait_until(lambda: not worker.dispatcher.is_alive())
+        wait_until(lambda: worker.dispatcher.draining)
 
         self.door.open()
         stopping.result()

@@ -1,0 +1,78 @@
+"""Which worker processes live, as their rows tell."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.test import TestCase
+
+from django_actors import roster
+from django_actors.models import WorkerRecord
+
+ALIAS = "default"
+
+
+def report(owner: str = "me", **values: Any) -> None:
+    told: dict[str, Any] = {
+        "host": "mars",
+        "pid": 7,
+        "queues": {"mail", "default"},
+        "threads": 8,
+        "running": (),
+        "memory_bytes": 1_000,
+        "started_ms": 5,
+    }
+    roster.report(owner, alias=ALIAS, **{**told, **values})
+
+
+class RosterTests(TestCase):
+    def test_a_worker_that_reports_lives(self):
+        report()
+
+        [(row, age_ms)] = roster.living(ALIAS)
+
+        self.assertEqual((str(row), row.threads, row.busy), ("mars:7", 8, 0))
+        self.assertEqual(json.loads(row.queues), ["default", "mail"])
+        self.assertLess(age_ms, 10_000)
+
+    def test_a_second_report_takes_the_place_of_the_first(self):
+        report()
+        running = {"message_id": "1", "actor_name": "a", "queue_name": "q", "since_ms": 9}
+
+        report(running=[running])
+
+        row = WorkerRecord.objects.get()
+        self.assertEqual((row.busy, json.loads(row.running)), (1, [running]))
+
+    def test_what_a_row_tells_of_running_messages_is_bounded(self):
+        running = {"message_id": "1", "actor_name": "a", "queue_name": "q", "since_ms": 9}
+
+        report(running=[running] * 500)
+
+        row = WorkerRecord.objects.get()
+        self.assertEqual((row.busy, len(json.loads(row.running))), (500, roster.MOST_RUNNING))
+
+    def test_who_has_left_is_gone(self):
+        report("me")
+        report("other")
+
+        roster.leave("me", ALIAS)
+
+        self.assertEqual([row.owner for row, _ in roster.living(ALIAS)], ["other"])
+
+    def test_who_was_silent_for_half_a_minute_does_not_live(self):
+        report()
+        seen = WorkerRecord.objects.get().seen_ms
+        WorkerRecord.objects.update(seen_ms=seen - roster.SILENCE_MS - 1)
+
+        self.assertEqual(roster.living(ALIAS), [])
+
+    def test_rows_of_the_long_dead_are_pruned(self):
+        report("alive")
+        report("dead")
+        WorkerRecord.objects.filter(pk="dead").update(seen_ms=1)
+
+        roster.prune(ALIAS)
+
+        self.assertEqual([row.pk for row in WorkerRecord.objects.all()], ["alive"])
