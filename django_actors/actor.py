@@ -184,6 +184,11 @@ class Actor(Generic[P, R]):
             ValueError: *delay* and *eta* are both given, *eta* is naive, or an option's value
                 is wrong.
         """
+        if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+            raise TypeError(
+                f"{self.actor_name}: args= is a tuple of arguments, not a {type(args).__name__}. "
+                "A single argument is written (argument,)."
+            )
         args, kwargs = tuple(args), dict(kwargs or {})
         self._check_call(args, kwargs)
         return Message(
@@ -285,6 +290,23 @@ class Actor(Generic[P, R]):
             raise TypeError(
                 f"{self.actor_name}{self._signature} was sent wrongly: {error}"
             ) from None
+
+
+def _check_function(function: Any) -> None:
+    if isinstance(function, Actor):
+        raise TypeError(f"@actor stands twice on {function.fn.__qualname__}. Write it once.")
+    if not callable(function):
+        cure = (
+            'Options are given by name, such as @actor(queue_name="mail").'
+            if isinstance(function, str)
+            else "In a class write it below @staticmethod."
+        )
+        raise TypeError(f"@actor stands on a function, not on {function!r}. {cure}")
+    if not all(hasattr(function, name) for name in ("__name__", "__qualname__", "__module__")):
+        raise TypeError(
+            f"@actor stands on a function, and {function!r} has no name of its own to be found "
+            "by. Write a function that calls it."
+        )
 
 
 def _broker() -> Broker:
@@ -428,8 +450,7 @@ def actor(
     """
 
     def declare(function: Callable[..., Any]) -> Actor[..., Any]:
-        if not callable(function):
-            raise TypeError(f"@actor stands on a function, not on {function!r}.")
+        _check_function(function)
         declared = actor_class(
             function,
             actor_name=actor_name,

@@ -4,6 +4,8 @@ The Django app: finds every app's actors, in every process.
 
 from __future__ import annotations
 
+import importlib
+import os
 import pkgutil
 import sys
 import traceback
@@ -13,7 +15,11 @@ from importlib import import_module
 from types import ModuleType
 
 from django.apps import AppConfig, apps
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import module_has_submodule
+
+# Files whose frames say nothing about a mistake in a module of actors.
+_NOT_THEIRS = ("<frozen ", os.path.dirname(__file__), os.path.dirname(importlib.__file__))
 
 
 class DjangoActorsConfig(AppConfig):
@@ -32,7 +38,7 @@ class DjangoActorsConfig(AppConfig):
         checks.register()
         try:
             names = settings.AUTODISCOVER
-        except (AttributeError, TypeError):
+        except ImproperlyConfigured:
             # The settings are wrong. Django runs the checks after this, and they say how.
             names = []
         with _exit_code_of_runactors():
@@ -49,11 +55,24 @@ def _exit_code_of_runactors() -> Iterator[None]:
     # service manager reads its exit code: 2 is what no restart will mend.
     try:
         yield
-    except Exception:
+    except Exception as error:
         if sys.argv[1:2] != ["runactors"]:
             raise
-        traceback.print_exc()
+        sys.stderr.write(_format_own_frames(error))
         raise SystemExit(2) from None
+
+
+def _format_own_frames(error: Exception) -> str:
+    """Return the traceback of *error* from where the project's own modules begin."""
+    told = traceback.TracebackException.from_exception(error)
+    ways_in = [n for n, frame in enumerate(told.stack) if frame.filename == __file__]
+    theirs = [
+        frame
+        for frame in told.stack[max(ways_in, default=-1) + 1 :]
+        if not frame.filename.startswith(_NOT_THEIRS)
+    ]
+    told.stack = traceback.StackSummary.from_list(theirs)
+    return "".join(told.format())
 
 
 def autodiscover(name: str) -> None:
@@ -66,7 +85,14 @@ def autodiscover(name: str) -> None:
     """
     for config in apps.get_app_configs():
         if config.module is not None and module_has_submodule(config.module, name):
-            _import_with_submodules(import_module(f"{config.name}.{name}"))
+            try:
+                _import_with_submodules(import_module(f"{config.name}.{name}"))
+            except Exception as error:
+                error.add_note(
+                    f"This was found while the actors of the app {config.label!r} were looked "
+                    f"for in {config.name}.{name}."
+                )
+                raise
 
 
 def _import_with_submodules(module: ModuleType) -> None:

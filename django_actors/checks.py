@@ -8,18 +8,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings as django_settings
-from django.core.checks import INFO, WARNING, CheckMessage, Error, Warning
+from django.core.checks import INFO, WARNING, CheckMessage, Error, Tags, Warning
 from django.core.checks import register as register_check
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils.module_loading import import_string
 
-from .brokers import backend_of, build_broker
+from .brokers import STUB, backend_of, build_broker
+from .claims import tables_of_few_characters
 from .conf import SETTING_NAME, SETTINGS, settings
+from .isolation import is_in_test
 from .middleware.base import build_middleware
+from .middleware.callbacks import clean_target
 from .options import known_options
 from .registry import nearest, registry
+
+CALLBACK_OPTIONS = ("on_success", "on_failure", "on_retry_exhausted")
 
 
 def _given() -> Any:
@@ -117,6 +123,18 @@ def _check_backend(path: str) -> Iterator[CheckMessage]:
         )
 
 
+def check_buildable() -> Iterator[CheckMessage]:
+    """The broker takes what its URL and its options say; it asks no server for that."""
+    try:
+        build_broker(settings.BROKER).close()
+    except ImproperlyConfigured as error:
+        yield Error(
+            str(error),
+            hint=f"Correct {SETTING_NAME}['BROKER']; the reference has a page on each broker.",
+            id="django_actors.E101",
+        )
+
+
 def check_middleware() -> Iterator[CheckMessage]:
     """Every middleware can be built."""
     for entry in settings.MIDDLEWARE:
@@ -157,7 +175,7 @@ def check_callbacks() -> Iterator[CheckMessage]:
     """The actors that other actors send to when they end exist."""
     actors = registry.actors()
     for name, actor in actors.items():
-        for option in ("on_success", "on_failure", "on_retry_exhausted"):
+        for option in CALLBACK_OPTIONS:
             target = actor.options.get(option)
             if target is not None and target not in actors:
                 yield Error(
@@ -165,6 +183,86 @@ def check_callbacks() -> Iterator[CheckMessage]:
                     hint=_advice(target, actors),
                     id="django_actors.E010",
                 )
+
+
+def check_project_callbacks() -> Iterator[CheckMessage]:
+    """The actors that every actor sends to exist, and do not send to themselves."""
+    actors = registry.actors()
+    for option in CALLBACK_OPTIONS:
+        target = clean_target(option, settings.ACTOR_OPTIONS.get(option))
+        if target is None:
+            continue
+        if target not in actors:
+            yield Error(
+                f"{SETTING_NAME}['ACTOR_OPTIONS'] has {option}={target!r}, but there is no such "
+                "actor.",
+                hint=_advice(target, actors),
+                id="django_actors.E012",
+            )
+        elif _comes_back(option, target):
+            yield Error(
+                f"{SETTING_NAME}['ACTOR_OPTIONS'] has {option}={target!r} for every actor, that "
+                "one included: its messages would follow each other for ever.",
+                hint=f"Write @actor({option}=None) on {target!r}.",
+                id="django_actors.E013",
+            )
+
+
+def _comes_back(option: str, name: str | None) -> bool:
+    """Whether following *option* from actor to actor has no end."""
+    actors, default = registry.actors(), settings.ACTOR_OPTIONS.get(option)
+    seen: set[str] = set()
+    while name in actors and name not in seen:
+        seen.add(name)
+        name = clean_target(option, actors[name].options.get(option, default))
+    return name in seen
+
+
+def check_stub() -> Iterator[CheckMessage]:
+    """The broker of tests is not that of the project."""
+    if not is_in_test() and _backend_path() == STUB:
+        yield Warning(
+            f"{SETTING_NAME}['BROKER'] is the stub, which keeps messages in the memory of the "
+            "process that sends them: no worker ever sees one.",
+            hint=(
+                'Leave BROKER out, or set it to "database://default", redis:// or amqp://. '
+                "Tests use the stub without being told."
+            ),
+            id="django_actors.W002",
+        )
+
+
+def check_leftovers() -> Iterator[CheckMessage]:
+    """No settings of another package are left that look as if they did something."""
+    names = [name for name in dir(django_settings) if name.startswith("DRAMATIQ_")]
+    if names and not apps.is_installed("django_dramatiq"):
+        yield Warning(
+            f"The settings have {', '.join(sorted(names))}, which django_actors does not read.",
+            hint=f"Say it in {SETTING_NAME}, and delete them; tests need no settings at all.",
+            id="django_actors.W003",
+        )
+
+
+def _backend_path() -> str:
+    value = settings.BROKER
+    if not isinstance(value, str) and value.get("BACKEND"):
+        return str(value["BACKEND"])
+    return backend_of(value if isinstance(value, str) else value["URL"])
+
+
+def check_character_sets(aliases: Iterable[str]) -> Iterator[CheckMessage]:
+    """The tables on MySQL and MariaDB take every character."""
+    for alias in sorted(set(aliases) & _used_aliases()):
+        connection = connections[alias]
+        if connection.vendor != "mysql":
+            continue
+        if tables := tables_of_few_characters(connection):
+            yield Warning(
+                f"In the database {alias!r} these tables do not take every character, an emoji "
+                f"for one: {', '.join(tables)}.",
+                hint="Run for each: ALTER TABLE ... CONVERT TO CHARACTER SET utf8mb4;",
+                id="django_actors.W004",
+            )
 
 
 def check_sqlite() -> Iterator[CheckMessage]:
@@ -198,12 +296,7 @@ def check_signing() -> Iterator[CheckMessage]:
 
 def check_broker_server() -> Iterator[CheckMessage]:
     """The server of the broker is safe to leave messages with."""
-    try:
-        broker = build_broker(settings.BROKER)
-    except ImproperlyConfigured as error:
-        yield Error(str(error), id="django_actors.E101")
-        return
-    with closing(broker):
+    with closing(build_broker(settings.BROKER)) as broker:
         for concern in broker.concerns():
             level = INFO if concern.id.startswith("I") else WARNING
             number = f"django_actors.{concern.id}"
@@ -222,7 +315,8 @@ _GROUPS: tuple[tuple[Callable[[], Iterator[CheckMessage]], ...], ...] = (
     (check_is_dict,),
     (check_keys, check_values),
     (check_databases, check_broker, check_middleware),
-    (check_actor_options, check_callbacks),
+    (check_buildable, check_actor_options, check_callbacks),
+    (check_project_callbacks, check_stub, check_leftovers),
 )
 
 _DEPLOY = (check_sqlite, check_signing, check_broker_server)
@@ -238,12 +332,20 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 def check_deploy(**kwargs: Any) -> list[CheckMessage]:
     """Run what matters only where the project really runs."""
-    if check_settings():
+    if any(found.is_serious() for found in check_settings()):
         return []
     return [message for check in _DEPLOY for message in check()]
 
 
+def check_tables(*, databases: Iterable[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Run what asks the databases: Django names those that it may ask."""
+    if any(found.is_serious() for found in check_settings()):
+        return []
+    return list(check_character_sets(databases or ()))
+
+
 def register() -> None:
     """Make the checks known to Django."""
+    register_check(check_tables, Tags.database)
     register_check(check_settings, "django_actors")
     register_check(check_deploy, "django_actors", deploy=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from django.db import OperationalError, transaction
+from django.db import DEFAULT_DB_ALIAS, OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
@@ -205,6 +205,46 @@ def is_locked_out(error: Exception) -> bool:
     text = str(error).lower()
     words = ("locked", "deadlock", "lock wait timeout", "could not serialize", "try restarting")
     return any(word in text for word in words)
+
+
+def tables_of_few_characters(connection: BaseDatabaseWrapper) -> list[str]:
+    """Return the tables of ours on MySQL or MariaDB with columns that are not utf8mb4."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT table_name FROM information_schema.columns "
+            "WHERE table_schema = DATABASE() AND table_name LIKE 'django\\_actors\\_%%' "
+            "AND character_set_name NOT LIKE 'utf8mb4' ORDER BY table_name",
+            [],
+        )
+        return [name for (name,) in cursor.fetchall()]
+
+
+# "Incorrect string value", and MySQL's "Conversion from collation ... impossible".
+_REFUSED_CHARACTERS = (1366, 3988)
+
+
+def refuses_characters(error: Exception) -> bool:
+    """Whether a text holds a character for which the column of a table has no code."""
+    return bool(error.args) and error.args[0] in _REFUSED_CHARACTERS
+
+
+def describe_trouble(alias: str, error: Exception) -> str:
+    """Return what is wrong with the database *alias*, and what to do about it."""
+    text = str(error).lower()
+    reason = str(error).rstrip(".")
+    if "no such table" in text or "does not exist" in text or "doesn't exist" in text:
+        to = "" if alias == DEFAULT_DB_ALIAS else f" --database {alias}"
+        return (
+            f"The database {alias!r} lacks a table of django_actors: {reason}. "
+            f"Run manage.py migrate{to}."
+        )
+    if is_locked_out(error):
+        return (
+            f"The database {alias!r} is kept locked by another writer: {reason}. Look for a "
+            "transaction that stays open; on SQLite, manage.py check --deploy names settings "
+            "that help."
+        )
+    return f"The database {alias!r}, which django_actors uses, does not answer: {reason}."
 
 
 def retry_when_locked(connection: BaseDatabaseWrapper, work: Callable[[], Result]) -> Result:

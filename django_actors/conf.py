@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple, cast
 
 from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
 
 from .clock import duration_to_ms
 
@@ -143,12 +144,23 @@ SETTINGS: dict[str, Setting] = {
 
 
 class Settings:
-    """The settings of this package; durations are milliseconds whatever was written."""
+    """
+    The settings of this package; durations are milliseconds whatever was written.
+
+    Each of them raises ``ImproperlyConfigured`` where the project wrote what it cannot be.
+    """
 
     def _get(self, name: str) -> Any:
         setting = SETTINGS[name]
         given = getattr(django_settings, SETTING_NAME, {})
-        return setting.clean(name, given.get(name, setting.default))
+        if not isinstance(given, Mapping):
+            raise ImproperlyConfigured(
+                f"{SETTING_NAME} must be a dict, not {type(given).__name__}."
+            )
+        try:
+            return setting.clean(name, given.get(name, setting.default))
+        except (TypeError, ValueError) as error:
+            raise ImproperlyConfigured(f"{SETTING_NAME}: {error}") from None
 
     @property
     def BROKER(self) -> str | Mapping[str, Any]:

@@ -4,6 +4,8 @@ Encode a message for sending, with an error that names what is wrong with it.
 
 from __future__ import annotations
 
+import os
+from enum import Enum
 from typing import Any
 
 from .conf import settings
@@ -19,6 +21,11 @@ _HINTS = {
     "UUID": "Send str(value).",
     "bytes": "Send text, for example base64.",
     "set": "Send a list.",
+    "frozenset": "Send a list.",
+    "time": "Send value.isoformat() and parse it in the actor.",
+    "timedelta": "Send value.total_seconds().",
+    "QuerySet": "Send a list of primary keys and fetch them in the actor.",
+    "__proxy__": "It is a text of gettext_lazy(): send str(value).",
 }
 
 
@@ -105,4 +112,8 @@ def _hint(value: Any) -> str:
         return "JSON has no NaN and no infinity."
     if isinstance(value, str):
         return "It holds half of a surrogate pair, which has no UTF-8 form."
+    if isinstance(value, os.PathLike):
+        return "Send str(value)."
+    if isinstance(value, Enum):
+        return "Send its value."
     return _HINTS.get(type(value).__name__, "")

@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 # Understood by the engine itself, whatever middleware there is.
 ENGINE_OPTIONS = ("sensitive",)
 
+# Parameters of send_with_options(), which may be misspelled as well.
+_OF_MESSAGES = ("args", "kwargs", "delay", "eta", "priority")
+
 
 def check_actor_options(
     options: dict[str, Any], owner: str, parameters: Sequence[str]
@@ -60,12 +63,25 @@ def check_message_options(options: Mapping[str, Any], owner: str) -> dict[str, A
     Others travel along as they are: they may be for the actor, or for another deploy.
 
     Raises:
-        TypeError, ValueError: the value of a known option is none that it can have.
+        TypeError, ValueError: the value of a known option is none that it can have, or the
+            name of an unknown one is all but the name of a known one.
     """
     if not options:
         return {}
     known = known_options(_installed_middleware())
+    for name in options:
+        if name not in known:
+            _refuse_misspelled(name, owner, [*known, *_OF_MESSAGES])
     return {name: _clean(name, value, owner, known.get(name)) for name, value in options.items()}
+
+
+def _refuse_misspelled(name: str, owner: str, known: Sequence[str]) -> None:
+    # What nobody knows travels along, but so does a misspelled delay, and nothing is delayed.
+    if name not in known and (meant := nearest(name, known, cutoff=0.8)):
+        raise ValueError(
+            f"{owner} was sent with the option {name!r}, which no installed middleware knows."
+            f"{meant}"
+        )
 
 
 def clean_project_options(

@@ -15,12 +15,25 @@ from .redaction import MAX_TEXT, format_traceback, redact
 from .signing import seal
 
 MAX_CALL = 1_000
+MAX_CLASS = 255
 
 
 def storable(text: str, limit: int = MAX_TEXT) -> str:
     """Return *text* in a form that every database takes: no NUL, no half characters."""
     text = text[:limit].replace("\0", "\\x00")
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def spell_out(row: WaitingMessage) -> None:
+    """Write the characters beyond ASCII in the texts about a message as escapes."""
+    for name in ("call", "error", "traceback"):
+        setattr(row, name, _in_ascii(getattr(row, name)))
+    row.error_class = _in_ascii(row.error_class)[:MAX_CLASS]
+    row.frame = _in_ascii(row.frame)[:FRAME_LENGTH]
+
+
+def _in_ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 def build_row(
@@ -116,7 +129,7 @@ def _encode(message: Message, body: bytes) -> bytes:
 
 def _describe_exception(row: WaitingMessage, delivery: Delivery, error: BaseException) -> None:
     shown = redact(delivery.message)
-    row.error_class = storable(exception_name(error), 255)
+    row.error_class = storable(exception_name(error), MAX_CLASS)
     row.error = storable(shown.hide(exception_text(error)))
     row.traceback = storable(format_traceback(error, shown))
     place = find_place(error)

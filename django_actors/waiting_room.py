@@ -8,23 +8,30 @@ place where both meet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from . import clock, failures
-from .claims import ClaimStatement, Row, now_ms_sql, quoted_table, retry_when_locked
+from .claims import (
+    ClaimStatement,
+    Row,
+    now_ms_sql,
+    quoted_table,
+    refuses_characters,
+    retry_when_locked,
+)
 from .conf import settings
 from .delivery import Reason
 from .message import Envelope, Message, generate_message_id
 from .models import Attempt, Kind, WaitingMessage
-from .rows import build_row
+from .rows import build_row, spell_out
 from .signing import OPTION as SIGNATURE
 from .signing import seal
 from .wakeup import DUE_CHANNEL, Alarm, NewsWatch, notify_sql
@@ -111,13 +118,28 @@ class WaitingRoom:
 
     def _write(self, rows: Sequence[WaitingMessage]) -> None:
         # Of two rows for one message the later one is what is true.
-        unique = {row.message_id or id(row): row for row in rows}
+        unique = {row.message_id or id(row): row for row in rows}.values()
+        try:
+            self._upsert(unique)
+        except DatabaseError as error:
+            if not refuses_characters(error):
+                raise
+            # A table of MySQL that is not utf8mb4. What was not written is not settled, and
+            # would be tried for ever; the statement failed alone, the transaction did not.
+            connection = connections[self.alias]
+            if connection.in_atomic_block:
+                connection.set_rollback(False)
+            for row in unique:
+                spell_out(row)
+            self._upsert(unique)
+
+    def _upsert(self, rows: Collection[WaitingMessage]) -> None:
         connection = connections[self.alias]
         target = (
             ["message_id"] if connection.features.supports_update_conflicts_with_target else None
         )
         WaitingMessage.objects.using(self.alias).bulk_create(
-            unique.values(),
+            rows,
             update_conflicts=True,
             update_fields=_CHANGING_FIELDS,
             unique_fields=target,

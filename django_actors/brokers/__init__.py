@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
@@ -83,6 +84,11 @@ def build_broker(setting: str | Mapping[str, Any]) -> Broker:
     Raises:
         ImproperlyConfigured: it describes none.
     """
+    if apps.apps_ready and not apps.is_installed("django_actors"):
+        raise ImproperlyConfigured(
+            "'django_actors' is not in INSTALLED_APPS, so it has no tables to keep messages in. "
+            "Add it there, and run manage.py migrate."
+        )
     if isinstance(setting, str):
         setting = {"URL": setting}
     url = setting.get("URL")

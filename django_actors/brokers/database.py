@@ -29,6 +29,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_actors.claims import (
     ClaimStatement,
+    describe_trouble,
     is_locked_out,
     now_ms_sql,
     quoted_table,
@@ -407,13 +408,4 @@ def _as_broker_errors(alias: str) -> Iterator[None]:
         if not connection.in_atomic_block and not is_locked_out(error):
             # A broken connection is opened anew by the next call.
             connection.close()
-        raise BrokerUnavailable(
-            f"The database {alias!r}, which is the broker, does not answer: {error}"
-            f"{_migrate_hint(error)}"
-        ) from error
-
-
-def _migrate_hint(error: Exception) -> str:
-    text = str(error).lower()
-    missing = "no such table" in text or "does not exist" in text or "doesn't exist" in text
-    return " Run manage.py migrate." if missing else ""
+        raise BrokerUnavailable(describe_trouble(alias, error)) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pika.adapters.select_connection import IOLoop, SelectConnection
@@ -23,6 +23,7 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
+from django_actors.cures import cure_of
 from django_actors.errors import BrokerUnavailable
 
 from .rabbitmq_options import Target
@@ -35,6 +36,11 @@ OPEN_S = 5.0
 
 
 INTERNAL_ERROR = 541
+
+# The oldest version of the server that this was tried with.
+OLDEST = (3, 10)
+
+_WHERE = "DJANGO_ACTORS['BROKER']"
 
 
 class Connection(SelectConnection):  # type: ignore[misc]  # pika has no types
@@ -125,6 +131,8 @@ class Link:
                 self._error = TimeoutError(f"no answer within {patience:.1f} s")
         except BrokerUnavailable:
             pass
+        if self._error is None:
+            self._error = too_old(self.connection.server_properties)
         if self._error is None:
             self.connection.add_on_connection_blocked_callback(self._on_blocked)
             self.connection.add_on_connection_unblocked_callback(self._on_unblocked)
@@ -302,9 +310,12 @@ def describe(error: BaseException | None) -> str:
     if isinstance(error, workflow.AMQPConnectorException) and hasattr(error, "exception"):
         return describe(error.exception)
     if isinstance(error, ProbableAuthenticationError):
-        return "it refused the user name or the password."
+        return f"it refused the user name or the password. Correct them in {_WHERE}."
     if isinstance(error, ProbableAccessDeniedError):
-        return "the user has no access to the virtual host."
+        return (
+            "there is no such virtual host, or the user has no access to it. Correct the end of "
+            f"the URL in {_WHERE}, or let the user in with rabbitmqctl set_permissions."
+        )
     if isinstance(error, ConnectionClosed):
         return f"it closed the connection ({error.reply_code} {error.reply_text})."
     if isinstance(error, AMQPConnectionError) and error.args:
@@ -312,7 +323,24 @@ def describe(error: BaseException | None) -> str:
         return describe(inner) if isinstance(inner, BaseException) else f"{inner}."
     if error is None:
         return "no server was tried."
-    return f"{str(error) or type(error).__name__}."
+    return f"{str(error) or type(error).__name__}.{cure_of(error)}"
+
+
+def too_old(properties: Mapping[str, Any] | None) -> Exception | None:
+    """Return what is wrong with a server that says it has a version we cannot use."""
+    facts = properties or {}
+    version = _as_text(facts.get("version", ""))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    if _as_text(facts.get("product", "")) != "RabbitMQ" or len(numbers) < 2 or numbers >= OLDEST:
+        return None
+    return ConnectionError(
+        f"it has version {version}, and the broker needs 3.10 or newer. "
+        "Upgrade it, or use another broker"
+    )
+
+
+def _as_text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def is_stumble(error: BaseException | None) -> bool:

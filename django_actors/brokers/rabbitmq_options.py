@@ -42,6 +42,12 @@ _TUNING = (
 )
 
 
+# What pika takes behind the question mark of a URL; it has a setter for each.
+_SETTER = "_set_url_"
+_OF_URLS = [
+    name.removeprefix(_SETTER) for name in dir(pika.URLParameters) if name.startswith(_SETTER)
+]
+
 _DURATIONS = ("send_timeout", "consumer_timeout")
 
 
@@ -148,6 +154,11 @@ def _parameters_of_url(url: str, own: dict[str, Any]) -> pika.connection.Paramet
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name == "heartbeat_interval":
             raise ValueError("heartbeat_interval is called heartbeat since pika 1.0.")
+        if name not in own and name not in _OF_URLS:
+            raise ValueError(
+                f"The URL of RabbitMQ has the parameter {name!r}, which nobody knows."
+                f"{nearest(name, [*own, *_OF_URLS])}"
+            )
         if name in own:
             own[name] = _number(name, value) if name in _DURATIONS else value
         else:

@@ -8,6 +8,7 @@ again without its knowledge is a message that runs twice.
 
 from __future__ import annotations
 
+import inspect
 import os
 import select
 import threading
@@ -30,7 +31,9 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from django_actors.cures import cure_of
 from django_actors.errors import BrokerUnavailable
+from django_actors.registry import nearest
 
 from .redis_place import Node, Place
 
@@ -170,8 +173,20 @@ class Server:
         self._found_at = 0.0
         self._inspected = False
         self._lock = threading.Lock()
-        # Unknown arguments are found now, not by the first message.
-        self._open(place.nodes[0], PUBLISHER_TIMEOUT_S)
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """Find unknown arguments now, not by the first message."""
+        try:
+            self._open(self.place.nodes[0], PUBLISHER_TIMEOUT_S)
+        except TypeError as error:
+            for name in self.place.options:
+                if f"'{name}'" in str(error):
+                    known = inspect.signature(redis.connection.AbstractConnection).parameters
+                    raise TypeError(
+                        f"RedisBroker has no option {name!r}.{nearest(name, known)}"
+                    ) from None
+            raise
 
     # ---- links -----------------------------------------------------------------
 
@@ -364,7 +379,8 @@ def check_version(facts: Mapping[str, str], place: Place) -> None:
         return
     if numbers and numbers < OLDEST:
         raise BrokerUnavailable(
-            f"Redis at {place} has version {version}. The broker needs 6.2 or newer, or Valkey."
+            f"Redis at {place} has version {version}, and the broker needs 6.2 or newer. "
+            "Upgrade it to that or to Valkey, or use another broker."
         )
 
 
@@ -408,4 +424,13 @@ def unavailable(server: Server, error: BaseException) -> BrokerUnavailable:
     """Return an error that says where Redis is, and what it said; without a password."""
     if isinstance(error, BrokerUnavailable):
         return error
-    return BrokerUnavailable(f"Redis at {server.place} does not work: {error}")
+    reason = str(error).rstrip(".")
+    return BrokerUnavailable(f"Redis at {server.place} does not work: {reason}.{_cure(error)}")
+
+
+def _cure(error: BaseException) -> str:
+    if isinstance(error, (AuthenticationError, AuthorizationError)):
+        return " Correct the user name and the password in DJANGO_ACTORS['BROKER']."
+    if "DB index" in str(error):
+        return " Correct the number of the database in DJANGO_ACTORS['BROKER']."
+    return cure_of(error)

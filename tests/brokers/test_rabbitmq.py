@@ -10,6 +10,7 @@ import unittest
 import uuid
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
 import pika
@@ -17,7 +18,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 
-from django_actors.brokers import build_broker
+from django_actors.brokers import build_broker, rabbitmq_link
 from django_actors.brokers.base import Broker, Consumer
 from django_actors.brokers.rabbitmq import RabbitmqBroker
 from django_actors.brokers.rabbitmq_concerns import concerns_of_place
@@ -186,6 +187,15 @@ class SendingTests(RabbitmqCase):
 
         self.assertEqual(self.proxy.accepted, before)
         self.assertEqual(len(self.take_all(broker)), 9)
+
+    def test_a_server_that_is_too_old_is_named_with_its_version(self):
+        broker = self.make_broker()
+
+        with (
+            mock.patch.object(rabbitmq_link, "OLDEST", (99, 0)),
+            self.assertRaisesMessage(BrokerUnavailable, "it has version "),
+        ):
+            broker.ping()
 
     def test_a_queue_with_other_arguments_is_explained(self):
         self.publish(self.make_broker(), b"x")

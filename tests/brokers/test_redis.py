@@ -32,7 +32,7 @@ from django_actors.brokers.redis import RedisBroker
 from django_actors.brokers.redis_connection import check_version, is_passing
 from django_actors.brokers.redis_consumer import RedisConsumer
 from django_actors.brokers.redis_place import Place, place_from_url
-from django_actors.checks import check_deploy
+from django_actors.checks import check_deploy, check_settings
 from django_actors.errors import BrokerUnavailable, TimeLimitExceeded
 from django_actors.message import Envelope, generate_message_id
 from tests.engine import EngineCase, begin, silence, wait_until
@@ -292,9 +292,9 @@ class ConcernTests(SimpleTestCase):
         )
         self.assertNotIn(PASSWORD, str(found))
 
-    def test_the_checks_of_a_deploy_refuse_a_broker_that_cannot_be_built(self):
+    def test_the_checks_refuse_a_broker_that_cannot_be_built(self):
         with override_settings(DJANGO_ACTORS={"BROKER": "redis://localhost?colour=red"}):
-            found = check_deploy()
+            found = check_settings()
 
         self.assertIn("django_actors.E101", [each.id for each in found])
 

@@ -16,16 +16,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.conf import ENVIRONMENT_VARIABLE
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    SystemCheckError,
+)
 from django.db import InterfaceError, OperationalError, connections
 from django.db.migrations.executor import MigrationExecutor
+from django.utils.module_loading import import_string
 
 from django_actors import __version__, logs
-from django_actors.brokers import get_broker
+from django_actors.brokers import STUB, get_broker
 from django_actors.children import worker_command
+from django_actors.claims import describe_trouble
 from django_actors.conf import settings
 from django_actors.crew import Limits
 from django_actors.errors import BrokerUnavailable
+from django_actors.isolation import is_in_test
 from django_actors.pidfile import PidFileError, pid_file
 from django_actors.registry import nearest
 from django_actors.supervisor import BROKER_UNREACHABLE, NOT_BOOTABLE, Supervisor
@@ -49,16 +58,29 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         add_flags(parser)
 
+    def check(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().check(*args, **kwargs)
+        except SystemCheckError as error:
+            error.returncode = NOT_BOOTABLE
+            raise
+
     def handle(self, *args: Any, **options: Any) -> None:
-        flags = read_flags(options)
-        logs.setup(options["verbosity"])
+        try:
+            self.run(read_flags(options), options["verbosity"])
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error), returncode=NOT_BOOTABLE) from error
+
+    def run(self, flags: dict[str, Any], verbosity: int) -> None:
+        logs.setup(verbosity)
+        refuse_stub()
         with _held(flags["pid_file"]):
             logger.info("Django Actors %r is booting up.", __version__)
             until_it_answers(check_tables)
             until_it_answers(get_broker().ping)
             warn_of_unknown_queues(flags["queues"])
             let_go()
-            code = supervise(flags, options["verbosity"])
+            code = supervise(flags, verbosity)
         if code:
             sys.exit(code)
 
@@ -77,9 +99,30 @@ def until_it_answers(ask: Callable[[], object]) -> None:
             return
         except (BrokerUnavailable, OperationalError, InterfaceError) as error:
             if time.monotonic() > until:
-                text = f"There is no answer, so no worker was started: {error}"
+                reason = (
+                    str(error)
+                    if isinstance(error, BrokerUnavailable)
+                    else describe_trouble(settings.DATABASE, error)
+                )
+                text = f"There is no answer, so no worker was started: {reason}"
                 raise CommandError(text, returncode=BROKER_UNREACHABLE) from error
             time.sleep(RETRY_S)
+
+
+def refuse_stub() -> None:
+    """
+    Look whether workers could see any message.
+
+    Raises:
+        CommandError: The broker is the stub of the tests; it exits with 2.
+    """
+    if isinstance(get_broker(), import_string(STUB)) and not is_in_test():
+        raise CommandError(
+            "DJANGO_ACTORS['BROKER'] is the stub, which keeps messages in the memory of the "
+            "process that sends them: no worker would ever see one. Leave it out, or set it to "
+            '"database://default", redis:// or amqp://.',
+            returncode=NOT_BOOTABLE,
+        )
 
 
 def check_tables() -> None:
