@@ -248,9 +248,19 @@ class Actor(Generic[P, R]):
         """Send from a coroutine; see ``send()``."""
         return await sync_to_async(self.send)(*args, **kwargs)
 
-    async def asend_with_options(self, **options: Any) -> Message:
+    async def asend_with_options(
+        self,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        delay: int | timedelta | None = None,
+        eta: datetime | int | None = None,
+        **options: Any,
+    ) -> Message:
         """Send from a coroutine; see ``send_with_options()``."""
-        return await sync_to_async(self.send_with_options)(**options)
+        return await sync_to_async(self.send_with_options)(
+            args=args, kwargs=kwargs, delay=delay, eta=eta, **options
+        )
 
     async def asend_many(self, calls: Iterable[Sequence[Any] | Message]) -> list[Message]:
         """Send from a coroutine; see ``send_many()``."""
