@@ -56,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run the test-suite.")
     parser.add_argument("labels", nargs="*", default=["tests"], help="dotted names, or paths")
     parser.add_argument(
-        "--databases", default=",".join(DATABASES), metavar="A,B", help="default: %(default)s"
+        "--databases", metavar="A,B", help="fail if one does not answer; default: all that do"
     )
     speed = parser.add_mutually_exclusive_group()
     speed.add_argument("--fast", action="store_true", help="leave out the real worker processes")
@@ -72,7 +72,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--inside", metavar="FILE", help=argparse.SUPPRESS)
     parser.add_argument("--every-test", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.databases = options.databases.split(",")
+    options.asked_for = options.databases is not None
+    options.databases = options.databases.split(",") if options.asked_for else [*DATABASES]
     if unknown := set(options.databases) - set(DATABASES):
         parser.error(f"no database {sorted(unknown)[0]!r}; there are {', '.join(DATABASES)}")
     return options
@@ -178,9 +179,13 @@ def run_all(options: argparse.Namespace) -> int:
         server = DATABASES[name]
         if reason := server.why_not() if server else "":
             missing.append(reason)
+            if options.asked_for:
+                outcomes.append(Outcome(failed=[reason]))
             continue
         print(f"\n--- {name}", flush=True)
-        outcomes.append(run_on_database(server, environment, every_test=not outcomes))
+        outcomes.append(
+            run_on_database(server, environment, every_test=name == options.databases[0])
+        )
         print(f"{name}: {outcomes[-1]}", flush=True)
     return summarize(outcomes, missing, options)
 
