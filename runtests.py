@@ -23,9 +23,11 @@ import tempfile
 import unittest
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent
@@ -64,6 +66,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--require-all", action="store_true", help="fail if a server is missing or a test skipped"
     )
+    parser.add_argument("--exclude", action="append", default=[], metavar="LABEL")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="databases at a time")
     parser.add_argument("-k", action="append", metavar="PATTERN", help="only tests that match")
     parser.add_argument("-v", "--verbosity", type=int, default=1)
     parser.add_argument("--failfast", action="store_true")
@@ -72,6 +76,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--inside", metavar="FILE", help=argparse.SUPPRESS)
     parser.add_argument("--every-test", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.exclude = [as_label(text) for text in options.exclude]
     options.asked_for = options.databases is not None
     options.databases = options.databases.split(",") if options.asked_for else [*DATABASES]
     if unknown := set(options.databases) - set(DATABASES):
@@ -175,19 +180,41 @@ def run_all(options: argparse.Namespace) -> int:
     }
     missing = find_brokers(environment)
     outcomes: list[Outcome] = []
+    answering: list[str] = []
     for name in options.databases:
         server = DATABASES[name]
         if reason := server.why_not() if server else "":
             missing.append(reason)
             if options.asked_for:
                 outcomes.append(Outcome(failed=[reason]))
-            continue
-        print(f"\n--- {name}", flush=True)
-        outcomes.append(
-            run_on_database(server, environment, every_test=name == options.databases[0])
-        )
-        print(f"{name}: {outcomes[-1]}", flush=True)
+        else:
+            answering.append(name)
+    outcomes += run_on_databases(answering, environment, options)
     return summarize(outcomes, missing, options)
+
+
+def run_on_databases(
+    names: list[str], environment: dict[str, str], options: argparse.Namespace
+) -> list[Outcome]:
+    """Run the suite on some databases, *options.jobs* of them at a time."""
+
+    def run(number: int, name: str) -> Outcome:
+        # One at a time is seen as it runs; several would be a muddle.
+        with tempfile.TemporaryFile("w+") if options.jobs > 1 else nullcontext() as log:
+            if log is None:
+                print(f"\n--- {name}", flush=True)
+            outcome = run_on_database(number, name, environment, log)
+            text = "" if log is None else f"\n--- {name}\n{read_again(log)}"
+            print(f"{text}{name}: {outcome}", flush=True)
+            return outcome
+
+    with ThreadPoolExecutor(max(1, options.jobs)) as pool:
+        return list(pool.map(run, range(len(names)), names))
+
+
+def read_again(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
 
 
 def find_brokers(environment: dict[str, str]) -> list[str]:
@@ -203,9 +230,10 @@ def find_brokers(environment: dict[str, str]) -> list[str]:
 
 
 def run_on_database(
-    server: Server | None, environment: dict[str, str], *, every_test: bool
+    number: int, name: str, environment: dict[str, str], log: IO[str] | None
 ) -> Outcome:
     """Run the tests in a process of their own, on a database that no other run uses."""
+    server = DATABASES[name]
     with tempfile.TemporaryDirectory(prefix="django_actors_tests_") as directory:
         results = Path(directory, "results.json")
         if server:
@@ -213,9 +241,15 @@ def run_on_database(
         else:
             url = f"sqlite:///{directory}/actors.sqlite3"
         command = [sys.executable, "-W", "error", *sys.argv, "--inside", str(results)]
-        if every_test:
+        if number == 0:
             command.append("--every-test")
-        code = subprocess.call(command, env={**environment, "DATABASE_URL": url}, cwd=ROOT)
+        code = subprocess.call(
+            command,
+            env={**environment, "DATABASE_URL": url},
+            cwd=ROOT,
+            stdout=log,
+            stderr=log and subprocess.STDOUT,
+        )
         outcome = Outcome(**json.loads(results.read_text())) if results.exists() else Outcome()
         if code and not outcome.failed:
             outcome.failed.append(f"the test process ended with exit code {code}")
@@ -345,6 +379,8 @@ class SelectingRunner:
         from django.test import TransactionTestCase
 
         if is_process_test(test) and self.options.fast:
+            return False
+        if test.id().startswith(tuple(self.options.exclude)):
             return False
         if not is_process_test(test) and self.options.only_processes:
             return False

@@ -21,6 +21,7 @@ from django.utils import timezone
 from . import clock, failures
 from .claims import (
     ClaimStatement,
+    Result,
     Row,
     now_ms_sql,
     quoted_table,
@@ -289,23 +290,27 @@ class WaitingRoom:
             are those that somebody else has changed, and those with a bad signature that
             are not edited.
         """
+        return self._with(rows, partial(self._renew, delay, edit, by))
+
+    def _renew(
+        self, delay: int, edit: Callable[[Message], Message] | None, by: str, held: Any
+    ) -> list[Message]:
         messages = []
         renewed = []
         replaced = []
-        with self.hold(rows) as held:
-            for row in held.only(*_KEPT_FIELDS):
-                message = row.message if edit else row.runnable
-                if message is None:
-                    continue
-                message = renew(edit(message) if edit else message)
-                if row.message_id is None:
-                    # Who edits a message nobody vouched for vouches for a new one.
-                    message = message.copy(message_id=generate_message_id())
-                    replaced.append(row.pk)
-                messages.append(message)
-                renewed.append(_renew_row(row, message, delay, edited=edit is not None))
-            self.put(renewed, failures.build_requeued(renewed, by))
-            self._rows().filter(pk__in=replaced).delete()
+        for row in held.only(*_KEPT_FIELDS):
+            message = row.message if edit else row.runnable
+            if message is None:
+                continue
+            message = renew(edit(message) if edit else message)
+            if row.message_id is None:
+                # Who edits a message nobody vouched for vouches for a new one.
+                message = message.copy(message_id=generate_message_id())
+                replaced.append(row.pk)
+            messages.append(message)
+            renewed.append(_renew_row(row, message, delay, edited=edit is not None))
+        self.put(renewed, failures.build_requeued(renewed, by))
+        self._rows().filter(pk__in=replaced).delete()
         return messages
 
     def reschedule(self, rows: Iterable[WaitingMessage], *, due_ms: int) -> list[int]:
@@ -320,13 +325,15 @@ class WaitingRoom:
         Returns:
             The keys of the rows that were changed.
         """
-        with self.hold(rows) as held:
-            waiting = held.exclude(kind=Kind.DEAD)
-            keys = list(waiting.values_list("pk", flat=True))
-            # No longer of the outbox: a late hand-over must not take it for its own.
-            waiting.update(due_ms=due_ms, kind=Kind.SCHEDULED)
-            if keys:
-                self._tell(due_ms)
+        return self._with(rows, partial(self._reschedule, due_ms))
+
+    def _reschedule(self, due_ms: int, held: Any) -> list[int]:
+        waiting = held.exclude(kind=Kind.DEAD)
+        keys = list(waiting.values_list("pk", flat=True))
+        # No longer of the outbox: a late hand-over must not take it for its own.
+        waiting.update(due_ms=due_ms, kind=Kind.SCHEDULED)
+        if keys:
+            self._tell(due_ms)
         return keys
 
     def discard(self, rows: Iterable[WaitingMessage]) -> list[int]:
@@ -339,10 +346,17 @@ class WaitingRoom:
         Returns:
             The keys of the rows that were deleted.
         """
-        with self.hold(rows) as held:
-            keys = list(held.values_list("pk", flat=True))
-            held.delete()
-        return keys
+        return self._with(rows, _delete)
+
+    def _with(self, rows: Iterable[WaitingMessage], work: Callable[[Any], Result]) -> Result:
+        """Do *work* with rows that are held; again, if the database only asks for that."""
+        known = list(rows)
+
+        def hold_and_work() -> Result:
+            with self.hold(known) as held:
+                return work(held)
+
+        return retry_when_locked(connections[self.alias], hold_and_work)
 
     @contextmanager
     def hold(self, rows: Iterable[WaitingMessage]) -> Iterator[Any]:
@@ -377,6 +391,12 @@ _CHANGING_FIELDS = [
 
 # What a row brings along when its message begins anew.
 _KEPT_FIELDS = ("body", "call", "message_id", "priority")
+
+
+def _delete(held: Any) -> list[int]:
+    keys = list(held.values_list("pk", flat=True))
+    held.delete()
+    return keys
 
 
 def _version(row: WaitingMessage) -> tuple[Any, ...]:

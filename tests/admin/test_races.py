@@ -15,6 +15,7 @@ from django_actors.brokers.database import DatabaseBroker
 from django_actors.dispatcher import Dispatcher
 from django_actors.models import DeadLetter, QueuedMessage, ScheduledMessage, WaitingMessage
 from django_actors.waiting_room import WaitingRoom
+from tests.engine import begin
 
 from .cases import bury, greet, wait
 
@@ -26,22 +27,14 @@ class RaceTests(TransactionTestCase):
     def together(self, *works):
         """Do *works* in threads that start at the same moment; return what they return."""
         start = threading.Barrier(len(works))
-        results = [None] * len(works)
 
-        def run(number):
-            try:
-                connection.ensure_connection()
-                start.wait(TIMEOUT_S)
-                results[number] = works[number]()
-            finally:
-                connection.close()
+        def run(work):
+            connection.ensure_connection()
+            start.wait(TIMEOUT_S)
+            return work()
 
-        threads = [threading.Thread(target=run, args=[n]) for n in range(len(works))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(TIMEOUT_S)
-        return results
+        tasks = [begin(run, work) for work in works]
+        return [task.result() for task in tasks]
 
     def test_two_operators_requeue_each_row_once(self):
         rows = [bury(greet.message(number)) for number in range(ROWS)]
