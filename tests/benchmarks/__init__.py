@@ -1,0 +1,1 @@
+"""Measurements: scripts that anyone can run, and that print the figures the documents state."""
