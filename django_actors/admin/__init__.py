@@ -6,6 +6,7 @@ nothing for it. Everything acts on rows of the waiting room; no broker is asked.
 """
 
 from .dead_letters import DeadLetterAdmin
+from .error_groups import ErrorGroupAdmin
 from .scheduled import ScheduledMessageAdmin
 
-__all__ = ["DeadLetterAdmin", "ScheduledMessageAdmin"]
+__all__ = ["DeadLetterAdmin", "ErrorGroupAdmin", "ScheduledMessageAdmin"]

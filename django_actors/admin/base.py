@@ -4,11 +4,13 @@ What the admins of dead letters and of scheduled messages have in common.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
@@ -26,12 +28,16 @@ from .changelist import CappedPaginator, WaitingChangeList
 from .columns import Columns
 from .operations import Operation
 from .pages import operate
-from .texts import make_visible
+from .texts import Shown, as_json, make_visible
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
 else:
     _ModelAdmin = admin.ModelAdmin
+
+ARGUMENTS = "arguments"
+
+_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 RowView = Callable[[HttpRequest, WaitingMessage], HttpResponse]
 
@@ -74,6 +80,10 @@ class WaitingMessageAdmin(Columns, _ModelAdmin):
         name = f"{self.opts.app_label}.{permission}_{self.opts.model_name}"
         return bool(request.user.has_perm(name))
 
+    def has_arguments_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may see sensitive arguments."""
+        return self.may(request, "arguments")
+
     def is_allowed(self, request: HttpRequest, permission: str) -> bool:
         """Return whether the user may do what asks for *permission*, on the page of a row."""
         allowed = getattr(self, f"has_{permission}_permission")(request)
@@ -83,6 +93,14 @@ class WaitingMessageAdmin(Columns, _ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).using(settings.DATABASE)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        if _ID.fullmatch(search_term.strip()):
+            # By the index, not by a look at the texts of all rows.
+            return queryset.filter(message_id=search_term.strip().lower()), False
+        return super().get_search_results(request, queryset, search_term)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[WaitingChangeList]:
         return WaitingChangeList
@@ -104,7 +122,11 @@ class WaitingMessageAdmin(Columns, _ModelAdmin):
             self.row_path(each.name, each.permission, partial(self.operate_on_row, each))
             for each in self.operations
         ]
-        return own + super().get_urls()
+        return [
+            *own,
+            self.row_path(ARGUMENTS, "arguments", self.show_arguments),
+            *super().get_urls(),
+        ]
 
     def row_path(self, name: str, permission: str, view: RowView) -> URLPattern:
         """Return the address of a page about one row."""
@@ -184,8 +206,28 @@ class WaitingMessageAdmin(Columns, _ModelAdmin):
     def get_links(self, request: HttpRequest, row: WaitingMessage) -> list[tuple[str, str]]:
         """Return titles and addresses of what the user may do to a row."""
         has_message = row.runnable is not None
-        return [
+        links = [
             (str(each.title), self.url(request, each.name, row))
             for each in self.operations
             if self.is_allowed(request, each.permission) and (has_message or not each.needs_message)
         ]
+        if Shown.of(row).has_secrets and self.is_allowed(request, "arguments"):
+            links.append((_("Show sensitive arguments"), self.url(request, ARGUMENTS, row)))
+        return links
+
+    def show_arguments(self, request: HttpRequest, row: WaitingMessage) -> HttpResponse:
+        """Show all arguments as they are, and note in the log who has looked."""
+        message = Shown.of(row).message
+        if message is None:
+            return self.say_gone(request)
+        user: Any = request.user
+        text = _("Looked at sensitive arguments.")
+        LogEntry.objects.log_actions(user.pk, [row], CHANGE, change_message=text)
+        return self.page(
+            request,
+            "arguments",
+            title=_("Arguments"),
+            row=row,
+            positional=as_json(message.args),
+            by_name=as_json(message.kwargs),
+        )

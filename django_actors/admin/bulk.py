@@ -227,7 +227,8 @@ class Job:
     def _do_together(self, batch: list[Any]) -> set[int]:
         # No change without its entry in the log.
         with transaction.atomic(using=self._room.alias):
-            done = set(self._operation.run(self._room, batch, self._form))
+            by = self._user.get_username()
+            done = set(self._operation.run(self._room, batch, self._form, by=by))
             LogEntry.objects.log_actions(
                 self._user.pk,
                 [row for row in batch if row.pk in done],

@@ -4,7 +4,8 @@ Lists of rows that stay quick over a million of them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -12,10 +13,13 @@ from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.functional import cached_property
+from django.utils.translation import gettext_lazy
 
 from django_actors.models import WaitingMessage
 
+from .dates import date_links
 from .texts import reason_text, shorten
 
 # Read for the page of one row only: they may be large.
@@ -34,6 +38,10 @@ class WaitingChangeList(ChangeList):
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request, *args, **kwargs)
         return rows.defer(*HEAVY_FIELDS)
+
+    def date_links(self) -> dict[str, Any]:
+        """Return the links to days, for the template."""
+        return date_links(self)
 
 
 if TYPE_CHECKING:
@@ -102,3 +110,57 @@ def _sample(request: HttpRequest, model_admin: Any) -> dict[str, list[str]]:
         sample = {name: sorted(set(values)) for name, values in zip(_SAMPLED, columns, strict=True)}
         vars(request)["_actors_sample"] = sample
     return sample
+
+
+class AgeFilter(admin.SimpleListFilter):
+    """Rows by the time since they were stored."""
+
+    title = gettext_lazy("age")
+    parameter_name = "age"
+
+    # Names and titles, and the hours since which, or before which, a row was stored.
+    _CHOICES: ClassVar = {
+        "hour": (gettext_lazy("Last hour"), "gte", 1),
+        "day": (gettext_lazy("Last day"), "gte", 24),
+        "older": (gettext_lazy("Older than a day"), "lt", 24),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(name, title) for name, (title, _, _) in self._CHOICES.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        choice = self._CHOICES.get(self.value() or "")
+        if choice is None:
+            return queryset
+        _, lookup, hours = choice
+        moment = timezone.now() - timedelta(hours=hours)
+        return queryset.filter(**{f"stored_at__{lookup}": moment})
+
+
+class GroupFilter(admin.SimpleListFilter):
+    """The error group whose page led here; nobody chooses one in the list."""
+
+    title = gettext_lazy("error group")
+    parameter_name = "fingerprint"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return []
+
+    def has_output(self) -> bool:
+        return self.value() is not None
+
+    def choices(self, changelist: Any) -> Any:
+        yield from super().choices(changelist)
+        yield {
+            "selected": True,
+            "query_string": changelist.get_query_string({self.parameter_name: self.value()}),
+            "display": shorten(self.value() or "", 12),
+        }
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        fingerprint = self.value() or ""
+        if not fingerprint:
+            return queryset
+        if "\0" in fingerprint:
+            raise IncorrectLookupParameters("There is no NUL in any value.")
+        return queryset.filter(fingerprint=fingerprint)

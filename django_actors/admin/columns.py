@@ -5,11 +5,16 @@ What the lists and pages show of a row.
 from __future__ import annotations
 
 from django.contrib import admin
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_actors.models import WaitingMessage
 from django_actors.rows import MAX_CALL
 
+from .story import read_attempts, story_table, tell_story
 from .texts import (
     Shown,
     block,
@@ -22,6 +27,7 @@ from .texts import (
     time_from_now,
     why_it_waits,
 )
+from .tracebacks import show_traceback
 
 
 class Columns:
@@ -80,7 +86,25 @@ class Columns:
 
     @admin.display(description=gettext_lazy("traceback"))
     def shown_traceback(self, row: WaitingMessage) -> str:
-        return block(row.traceback)
+        return show_traceback(row.traceback)
+
+    @admin.display(description=gettext_lazy("raised in"), empty_value="-")
+    def shown_frame(self, row: WaitingMessage) -> str:
+        return make_visible(row.frame)
+
+    @admin.display(description=gettext_lazy("error group"))
+    def shown_group(self, row: WaitingMessage) -> SafeString | str:
+        if not row.fingerprint:
+            return "-"
+        url = reverse("admin:django_actors_errorgroup_change", args=(row.fingerprint,))
+        return format_html('<a href="{}">{}</a>', url, _("Failures like this one"))
+
+    @admin.display(description=gettext_lazy("timeline"))
+    def shown_story(self, row: WaitingMessage) -> str:
+        message = Shown.of(row).message
+        attempts = read_attempts(row.message_id) if row.message_id else []
+        sent_ms = message.message_timestamp if message else None
+        return story_table(list(tell_story(attempts, sent_ms)))
 
     @admin.display(description=gettext_lazy("sent at"))
     def sent_at(self, row: WaitingMessage) -> str:

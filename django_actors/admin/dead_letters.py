@@ -4,6 +4,7 @@ Dead letters: find out why, put it right, run again or throw away.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -20,10 +21,12 @@ from django_actors.redaction import redact
 from django_actors.waiting_room import WaitingRoom
 
 from .base import WaitingMessageAdmin
-from .changelist import ReasonFilter, SampledFilter
+from .changelist import AgeFilter, GroupFilter, ReasonFilter, SampledFilter
+from .code import MAX_ROWS, write_code
+from .fates import REQUEUE_AND_SEE, FatePages
 from .forms import ArgumentsForm
 from .operations import Discard, Requeue, RequeueWithDelay
-from .pages import operate
+from .pages import operate, tell_if_broker_is_away
 from .texts import Shown, signature_of
 
 REQUEUE = Requeue()
@@ -33,13 +36,16 @@ DISCARD = Discard()
 EDIT = "edit_and_requeue"
 EDIT_TITLE = gettext_lazy("Edit arguments and requeue")
 
+COPY = "copy_as_code"
+COPY_TITLE = gettext_lazy("Copy as code")
+
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(WaitingMessageAdmin):
+class DeadLetterAdmin(FatePages, WaitingMessageAdmin):
     """The dead letters of all queues, the latest first."""
 
     operations = (REQUEUE, REQUEUE_WITH_DELAY, DISCARD)
-    actions = ("requeue", "requeue_with_delay", "edit_and_requeue", "discard")
+    actions = ("requeue", "requeue_with_delay", "edit_and_requeue", "discard", "copy_as_code")
 
     list_display = (
         "shown_call",
@@ -55,14 +61,22 @@ class DeadLetterAdmin(WaitingMessageAdmin):
         ("actor_name", SampledFilter),
         ("reason", ReasonFilter),
         ("error_class", SampledFilter),
-        "stored_at",
+        AgeFilter,
+        GroupFilter,
     )
     date_hierarchy = "stored_at"
     ordering = ("-stored_at", "-pk")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         where = ("shown_actor", "shown_queue", "message_id", "sent_at", "stored_at", "attempts")
-        error = ("shown_reason", "whole_exception", "shown_error", "shown_traceback")
+        error = (
+            "shown_reason",
+            "whole_exception",
+            "shown_error",
+            "shown_frame",
+            "shown_group",
+            "shown_traceback",
+        )
         if obj is not None and Shown.of(obj).message is None:
             return [
                 (None, {"fields": ("shown_queue", "stored_at")}),
@@ -72,6 +86,7 @@ class DeadLetterAdmin(WaitingMessageAdmin):
         return [
             (None, {"fields": (*self.call_fields(obj), *where)}),
             (_("Error"), {"fields": error}),
+            (_("Timeline"), {"fields": ("shown_story",)}),
             (_("Arguments"), {"fields": ("shown_args", "shown_kwargs")}),
             (_("Options"), {"fields": ("shown_options",)}),
         ]
@@ -111,16 +126,42 @@ class DeadLetterAdmin(WaitingMessageAdmin):
     def discard(self, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
         return operate(self, request, rows, DISCARD)
 
+    @admin.action(description=COPY_TITLE, permissions=["arguments"])
+    def copy_as_code(self, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
+        return self.show_code(request, rows[: MAX_ROWS + 1])
+
+    def show_code(
+        self,
+        request: HttpRequest,
+        rows: Iterable[WaitingMessage],
+        row: WaitingMessage | None = None,
+    ) -> HttpResponse:
+        """Show the code that sends messages again."""
+        code = write_code(rows)
+        return self.page(request, "code", title=str(COPY_TITLE), row=row, code=code)
+
+    def copy_row(self, request: HttpRequest, row: WaitingMessage) -> HttpResponse:
+        """Show the code that sends the message of a row again."""
+        return self.show_code(request, [row], row)
+
     # ---- edit arguments and requeue --------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
-        return [self.row_path(EDIT, "edit", self.edit_row), *super().get_urls()]
+        return [
+            self.row_path(EDIT, "edit", self.edit_row),
+            self.row_path(COPY, "arguments", self.copy_row),
+            self.row_path(REQUEUE_AND_SEE, REQUEUE.permission, self.requeue_and_see),
+            *self.message_urls(),
+            *super().get_urls(),
+        ]
 
     def get_links(self, request: HttpRequest, row: WaitingMessage) -> list[tuple[str, str]]:
         links = super().get_links(request, row)
         shown = Shown.of(row)
         if self.is_allowed(request, "edit") and shown.message and shown.actor:
             links.insert(-1, (str(EDIT_TITLE), self.url(request, EDIT, row)))
+        if self.is_allowed(request, "arguments") and shown.message:
+            links.append((str(COPY_TITLE), self.url(request, COPY, row)))
         return links
 
     def edit_row(self, request: HttpRequest, row: WaitingMessage) -> HttpResponse:
@@ -152,13 +193,14 @@ class DeadLetterAdmin(WaitingMessageAdmin):
     ) -> HttpResponse:
         room = WaitingRoom()
         with transaction.atomic(using=room.alias):
-            messages_ = room.requeue([row], edit=form.edit)
+            user: Any = request.user
+            messages_ = room.requeue([row], edit=form.edit, by=user.get_username())
             for message in messages_:
                 call = redact(message).call
                 text = _("Requeued with other arguments: %(call)s") % {"call": call[:1_000]}
-                user: Any = request.user
                 LogEntry.objects.log_actions(user.pk, [row], CHANGE, change_message=text)
         if not messages_:
             return self.say_gone(request)
         self.message_user(request, REQUEUE.report(1), messages.SUCCESS)
+        tell_if_broker_is_away(self, request)
         return self.back_to_list(request)

@@ -43,6 +43,8 @@ class Operation(abc.ABC):
 
         needs_message: Whether rows without a message are left out.
 
+        needs_broker: Whether the messages go to the broker at once.
+
         destroys: Whether it cannot be undone.
     """
 
@@ -53,6 +55,7 @@ class Operation(abc.ABC):
     form_class: ClassVar[type[forms.Form]] = forms.Form
     flag: ClassVar[int] = CHANGE
     needs_message: ClassVar[bool] = False
+    needs_broker: ClassVar[bool] = False
     destroys: ClassVar[bool] = False
 
     def initial(self, row: WaitingMessage) -> dict[str, Any]:
@@ -60,8 +63,13 @@ class Operation(abc.ABC):
         return {}
 
     @abc.abstractmethod
-    def run(self, room: WaitingRoom, rows: Rows, form: Any) -> Collection[int]:
-        """Do it, and return the keys of the rows it was done to."""
+    def run(self, room: WaitingRoom, rows: Rows, form: Any, *, by: str) -> Collection[int]:
+        """
+        Do it, and return the keys of the rows it was done to.
+
+        Args:
+            by: The name of the operator.
+        """
 
     @abc.abstractmethod
     def log_text(self, form: Any) -> str:
@@ -78,9 +86,10 @@ class Requeue(Operation):
     title = gettext_lazy("Requeue")
     explanation = gettext_lazy("Runs again from the first attempt, as soon as a worker has time.")
     needs_message = True
+    needs_broker = True
 
-    def run(self, room: WaitingRoom, rows: Rows, form: Any) -> Collection[int]:
-        messages = room.requeue(rows, delay=self.delay_ms(form))
+    def run(self, room: WaitingRoom, rows: Rows, form: Any, *, by: str) -> Collection[int]:
+        messages = room.requeue(rows, delay=self.delay_ms(form), by=by)
         done = {message.message_id for message in messages}
         return {row.pk for row in rows if row.message_id in done}
 
@@ -105,6 +114,7 @@ class RequeueWithDelay(Requeue):
         "Until then it is a scheduled message."
     )
     form_class = DelayForm
+    needs_broker = False
 
     def delay_ms(self, form: Any) -> int:
         return int(form.delay_ms())
@@ -121,7 +131,7 @@ class Discard(Operation):
     flag = DELETION
     destroys = True
 
-    def run(self, room: WaitingRoom, rows: Rows, form: Any) -> Collection[int]:
+    def run(self, room: WaitingRoom, rows: Rows, form: Any, *, by: str) -> Collection[int]:
         return room.discard(rows)
 
     def log_text(self, form: Any) -> str:
@@ -139,8 +149,9 @@ class RunNow(Operation):
     permission = "run"
     title = gettext_lazy("Run now")
     explanation = gettext_lazy("Runs as soon as a worker has time. A retry stays the retry it is.")
+    needs_broker = True
 
-    def run(self, room: WaitingRoom, rows: Rows, form: Any) -> Collection[int]:
+    def run(self, room: WaitingRoom, rows: Rows, form: Any, *, by: str) -> Collection[int]:
         return room.reschedule(rows, due_ms=clock.now_ms())
 
     def log_text(self, form: Any) -> str:
@@ -161,7 +172,7 @@ class Reschedule(Operation):
     def initial(self, row: WaitingMessage) -> dict[str, Any]:
         return {"due": local_time(row.due_ms)}
 
-    def run(self, room: WaitingRoom, rows: Rows, form: Any) -> Collection[int]:
+    def run(self, room: WaitingRoom, rows: Rows, form: Any, *, by: str) -> Collection[int]:
         return room.reschedule(rows, due_ms=form.due_ms())
 
     def log_text(self, form: Any) -> str:
@@ -182,7 +193,7 @@ class Cancel(Operation):
     flag = DELETION
     destroys = True
 
-    def run(self, room: WaitingRoom, rows: Rows, form: Any) -> Collection[int]:
+    def run(self, room: WaitingRoom, rows: Rows, form: Any, *, by: str) -> Collection[int]:
         return room.discard(rows)
 
     def log_text(self, form: Any) -> str:

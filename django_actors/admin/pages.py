@@ -18,10 +18,13 @@ from django.forms.widgets import Script
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
+from django_actors.brokers import get_broker
+from django_actors.errors import BrokerError
 from django_actors.models import WaitingMessage
 
 from .bulk import Job, Progress, report, summarize
 from .operations import Operation
+from .texts import make_visible
 
 if TYPE_CHECKING:
     from .base import WaitingMessageAdmin
@@ -39,12 +42,15 @@ def operate(
     operation: Operation,
     *,
     row: WaitingMessage | None = None,
+    back_url: str = "",
 ) -> HttpResponse | None:
     """
     Ask whether *operation* shall be done to *rows*; do it if that was answered.
 
     Args:
         row: The only one, where it was chosen by itself.
+
+        back_url: Where "no" leads; to the row or the list if it is empty.
 
     Returns:
         A page, or ``None`` when everything is done and told.
@@ -53,7 +59,7 @@ def operate(
     initial = operation.initial(row) if row else None
     form = operation.form_class(request.POST if confirmed else None, initial=initial)
     if not confirmed or not form.is_valid():
-        return ask(model_admin, request, rows, operation, form, row=row)
+        return ask(model_admin, request, rows, operation, form, row=row, back_url=back_url)
     progress = Progress.read(request.POST, shown=_count_selected(request))
     job = Job(operation, rows, form=form, progress=progress, user=request.user)
     if "stop" not in request.POST and not job.run():
@@ -70,6 +76,7 @@ def ask(
     form: forms.Form,
     *,
     row: WaitingMessage | None,
+    back_url: str = "",
 ) -> HttpResponse:
     """Return the page that asks, and counts by actor."""
     summary = summarize(rows)
@@ -84,6 +91,7 @@ def ask(
         form=form,
         errors=form.errors,
         hidden=[*_selection(request), *progress.hidden_fields()],
+        **({"back_url": back_url} if back_url else {}),
     )
 
 
@@ -119,6 +127,21 @@ def tell(
     if job.failed:
         text = _("The database ended it early; the server's log says why. The rest is unchanged.")
         model_admin.message_user(request, text, messages.ERROR)
+    if job.progress.done and operation.needs_broker:
+        tell_if_broker_is_away(model_admin, request)
+
+
+def tell_if_broker_is_away(model_admin: WaitingMessageAdmin, request: HttpRequest) -> None:
+    """Tell that what is to run now will wait, if the broker does not answer."""
+    try:
+        get_broker().ping()
+    except BrokerError as error:
+        text = _(
+            "The broker does not answer: %(error)s The messages are kept as scheduled messages, "
+            "and run when it is back."
+        )
+        shown = {"error": make_visible(str(error))}
+        model_admin.message_user(request, text % shown, messages.WARNING)
 
 
 def _count_selected(request: HttpRequest) -> int:

@@ -42,11 +42,12 @@ class ScheduledMessageAdmin(WaitingMessageAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         when = ("shown_due", "shown_why", "message_id", "sent_at", "stored_at", "attempts")
-        error = ("whole_exception", "shown_error", "shown_traceback")
+        error = ("whole_exception", "shown_error", "shown_frame", "shown_group", "shown_traceback")
         failed = [(_("Last error"), {"fields": error})] if obj and obj.error_class else []
         return [
             (None, {"fields": (*self.call_fields(obj), "shown_actor", "shown_queue", *when)}),
             *failed,
+            (_("Timeline"), {"fields": ("shown_story",)}),
             (_("Arguments"), {"fields": ("shown_args", "shown_kwargs")}),
             (_("Options"), {"fields": ("shown_options",)}),
         ]

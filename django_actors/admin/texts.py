@@ -23,9 +23,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from django_actors import clock
+from django_actors.brokers import get_broker
 from django_actors.conf import settings
 from django_actors.delivery import Reason
 from django_actors.message import Message
+from django_actors.middleware import Retries
 from django_actors.models import WaitingMessage
 from django_actors.redaction import Redacted, redact
 from django_actors.registry import RegisteredActor, registry
@@ -100,6 +102,11 @@ def _what_is_left(count: int) -> SafeString | str:
     return format_html('<p class="help">… {}</p>', text % {"count": count})
 
 
+def as_json(value: Any) -> SafeString | str:
+    """Return arguments as JSON, in a block of their own."""
+    return block(json.dumps(value, ensure_ascii=False, indent=2, default=repr))
+
+
 def reason_text(reason: str) -> str:
     """Return a reason in the reader's language."""
     return str(REASONS.get(reason, reason))
@@ -150,15 +157,35 @@ def time_from_now(ms: int) -> str:
 
 
 def why_it_waits(row: WaitingMessage) -> str:
-    """Return why a scheduled message waits: ``retry 4 after KeyError``."""
+    """Return why a scheduled message waits: ``retry 4 of 20 after KeyError``."""
     if row.claimed_by:
         return _("is being handed to the broker")
     if row.reason != Reason.RETRY:
         return reason_text(row.reason)
-    return _("retry %(number)d after %(exception)s") % {
+    most = most_retries(row.actor_name)
+    words = {
         "number": row.attempts,
+        "most": most,
         "exception": class_name(row.error_class),
     }
+    if most is None or row.attempts > most:
+        return _("retry %(number)d after %(exception)s") % words
+    return _("retry %(number)d of %(most)d after %(exception)s") % words
+
+
+def most_retries(actor_name: str) -> int | None:
+    """
+    Return how often messages of an actor are retried; ``None`` if nothing decides it in advance.
+
+    A list does not read what a message itself says: that stands in its body.
+    """
+    actor = registry.actors().get(actor_name)
+    options = {**settings.ACTOR_OPTIONS, **(actor.options if actor else {})}
+    policy = next((each for each in get_broker().middleware if isinstance(each, Retries)), None)
+    if actor is None or policy is None or options.get("retry_when", policy.retry_when):
+        return None
+    most: int | None = options.get("max_retries", policy.max_retries)
+    return most
 
 
 def signature_of(actor: RegisteredActor) -> str:
@@ -197,12 +224,21 @@ class Shown:
             shown = vars(row)["_shown"] = cls(row)
         return shown
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether arguments are hidden."""
+        if self.message is None:
+            return False
+        shown = (*self.redacted.args, *self.redacted.kwargs.values())
+        given = (*self.message.args, *self.message.kwargs.values())
+        return self.actor is None or any(a is not b for a, b in zip(shown, given, strict=True))
+
     def arguments(self, value: Any) -> SafeString | str:
         """Return positional or keyword arguments as JSON."""
         if self.actor is None:
             # Without its actor nobody knows which arguments are sensitive.
             return _("not shown: this process does not know the actor")
-        return block(json.dumps(value, ensure_ascii=False, indent=2, default=repr))
+        return as_json(value)
 
     def options(self) -> SafeString | str:
         """Return the options in force, and who has set each."""

@@ -53,6 +53,7 @@ class DoingTests(AdminCase):
         (DeadLetter, "requeue", ("requeue_deadletter",)),
         (DeadLetter, "requeue_with_delay", ("requeue_deadletter",)),
         (DeadLetter, "discard", ("discard_deadletter",)),
+        (DeadLetter, "copy_as_code", ("arguments_deadletter",)),
         (DeadLetter, "edit_and_requeue", ("edit_deadletter", "requeue_deadletter")),
         (ScheduledMessage, "run_now", ("run_scheduledmessage",)),
         (ScheduledMessage, "reschedule", ("run_scheduledmessage",)),

@@ -38,7 +38,7 @@ class ListTests(AdminCase):
         for text in (
             "(in 3 hours)",
             "delay",
-            "retry 4 after KeyError",
+            "retry 4 of 7 after KeyError",
             "outbox",
             "(due)",
             "(in 30 seconds)",
