@@ -8,8 +8,10 @@ if they stood in a shell of the project.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import io
+import itertools
 import json
 import os
 import re
@@ -33,12 +35,14 @@ from unittest import mock, skipUnless
 from django.db import IntegrityError, connection
 from django.test import SimpleTestCase, TestCase, override_settings, tag
 
-from django_actors import Message, actor, brokers, conf, errors, supervisor
+from django_actors import Message, actor, brokers, conf, control, errors, supervisor
 from django_actors.actor import Actor
 from django_actors.checks import check_settings
 from django_actors.delivery import Delivery, Reason
-from django_actors.management.commands import runactors
+from django_actors.management.commands import actors, runactors
+from django_actors.management.commands._asking import BAD_ARGUMENT, FILTERS, Subcommands
 from django_actors.management.commands._flags import FLAGS
+from django_actors.management.commands.actors import UNHEALTHY
 from django_actors.middleware import Middleware
 from django_actors.middleware.base import HOOK_NAMES, build_middleware
 from django_actors.models import DeadLetter
@@ -59,6 +63,7 @@ PAGES = [
     "README.md",
     "docs/reference/settings.md",
     "docs/reference/actor-options.md",
+    "docs/reference/control.md",
     "docs/how-to/send-after-commit.md",
     "docs/how-to/write-a-middleware.md",
     "docs/how-to/zero-downtime-deploys.md",
@@ -228,6 +233,44 @@ class ReferenceTests(SimpleTestCase):
         self.assertEqual(set(told), {each for text in sources for each in _CHECK_ID.findall(text)})
         self.assertEqual(set(told.values()), {1})
 
+    def test_commands_of_actors_and_their_flags(self):
+        commands = read_rows("reference/actors-command.md", "command")
+        flags = read_rows("reference/actors-command.md", "flag", "meaning")
+
+        told = {names_in(row[0])[0]: flags_in(row[2]) for row in commands}
+
+        self.assertEqual(told, dict(commands_of_actors()))
+        self.assertEqual(
+            {names_in(row[0])[0] for row in flags}, {"--json", *itertools.chain(*told.values())}
+        )
+
+    def test_exit_codes_and_problems_of_actors(self):
+        codes = read_rows("reference/actors-command.md", "code")
+        problems = read_rows("reference/actors-command.md", "problem")
+
+        known = re.findall(r"``([a-z]+-[a-z]+)``", control.Problem.__doc__ or "")
+
+        self.assertEqual({int(names_in(row[0])[0]) for row in codes}, {0, UNHEALTHY, BAD_ARGUMENT})
+        self.assertEqual({names_in(row[0])[0] for row in problems}, set(known))
+
+    def test_functions_of_control(self):
+        rows = read_rows("reference/control.md", "function")
+
+        functions = {
+            f"{name}({arguments_told(function)})"
+            for name, function in vars(control).items()
+            if name in control.__all__ and inspect.isfunction(function)
+        }
+        self.assertEqual({names_in(row[0])[0] for row in rows}, functions)
+
+    def test_what_control_returns_is_told_of(self):
+        text = (DOCS / "reference" / "control.md").read_text()
+
+        for name in control.__all__:
+            self.assertIn(f"`{name}", text)
+        for field in dataclasses.fields(control.QueueInfo):
+            self.assertIn(f"`{field.name}`", text)
+
     def test_schemes_of_brokers(self):
         rows = read_rows("reference/brokers.md", "scheme")
 
@@ -247,6 +290,36 @@ class ReferenceTests(SimpleTestCase):
 
         self.assertEqual(message.encode(), block.text.strip().encode())
         self.assertEqual([names_in(row[0])[0] for row in rows], list(json.loads(block.text)))
+
+
+FILTER_FLAGS = {f"--{name.replace('_', '-')}" for name in FILTERS}
+
+
+def flags_in(cell: str) -> set[str]:
+    """Return the flags a cell names; ``filters`` stands for several."""
+    filters = FILTER_FLAGS if "filters" in cell else set()
+    return {name for name in names_in(cell) if name.startswith("--")} | filters
+
+
+def commands_of_actors() -> Iterator[tuple[str, set[str]]]:
+    """Return every command of ``manage.py actors`` and its flags, without ``--json``."""
+    parser = actors.Command().create_parser("manage.py", "actors")
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), parser)]
+    while waiting:
+        names, parser = waiting.pop()
+        below = [a for a in parser._actions if isinstance(a, Subcommands)]
+        waiting += [((*names, n), p) for a in below for n, p in a._name_parser_map.items()]
+        if not below:
+            flags = {each for a in parser._actions for each in a.option_strings}
+            yield " ".join(names), {f for f in flags if f[:2] == "--"} - {"--help", "--json"}
+
+
+def arguments_told(function: Any) -> str:
+    """Return the parameters of a function as the reference writes them."""
+    parameters = list(inspect.signature(function).parameters.values())
+    names = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return ", ".join([*names, *(["*", *keywords] if keywords else [])])
 
 
 def arguments_of(kind: type) -> list[str]:

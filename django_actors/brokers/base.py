@@ -180,6 +180,18 @@ class Broker(abc.ABC):
         """Return how many messages of a queue are ready; cheaper than ``queue_size()`` at best."""
         return self.queue_size(queue_name).ready
 
+    def queue_sizes(self, queue_names: Collection[str]) -> dict[str, QueueSize]:
+        """Return the sizes of several queues; in one question where the broker has one."""
+        return {name: self.queue_size(name) for name in queue_names}
+
+    def oldest_ready(self, queue_names: Collection[str]) -> dict[str, int]:
+        """
+        Return since when the oldest ready message of each queue waits, in milliseconds since 1970.
+
+        A queue that is empty is missing; all are where the broker cannot tell.
+        """
+        return {}
+
     @abc.abstractmethod
     def flush(self, queue_name: str) -> None:
         """Drop every message of a queue that is not claimed."""

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from django.db import (
     transaction,
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Count, Q
 
 from django_actors.claims import (
     ClaimStatement,
@@ -67,6 +68,9 @@ _claim = ClaimStatement(
 )
 
 _ANY_PRIORITY = 2**31
+
+# How many priorities of a queue are looked at for its oldest message.
+MOST_PRIORITIES = 16
 
 # SQLite takes no more than 999 parameters in old versions; a row has four.
 INSERT_ROWS = 200
@@ -211,6 +215,48 @@ class DatabaseBroker(Broker):
         with _as_broker_errors(self.alias):
             ready = rows.filter(claimed_by="").count()
             return QueueSize(ready, rows.filter(claimed_by__gt="").count())
+
+    def queue_sizes(self, queue_names: Collection[str]) -> dict[str, QueueSize]:
+        rows = QueuedMessage.objects.using(self.alias).filter(queue_name__in=queue_names)
+        sizes = (
+            rows.order_by()
+            .values("queue_name")
+            .annotate(ready=Count("pk", filter=Q(claimed_by="")), total=Count("pk"))
+        )
+        with _as_broker_errors(self.alias):
+            found = {
+                each["queue_name"]: QueueSize(each["ready"], each["total"] - each["ready"])
+                for each in sizes
+            }
+        return {name: found.get(name, QueueSize(0, 0)) for name in queue_names}
+
+    def oldest_ready(self, queue_names: Collection[str]) -> dict[str, int]:
+        oldest: dict[str, int] = {}
+        below = dict.fromkeys(sorted(queue_names), -_ANY_PRIORITY - 1)
+        with _as_broker_errors(self.alias):
+            # From one priority in use to the next: the first of each is its oldest.
+            for _ in range(MOST_PRIORITIES):
+                rows = self._first_above(below)
+                below = {name: priority for name, priority, _ in rows}
+                for name, _, enqueued_ms in rows:
+                    oldest[name] = min(enqueued_ms, oldest.get(name, enqueued_ms))
+        return oldest
+
+    def _first_above(self, priorities: Mapping[str, int]) -> list[tuple[str, int, int]]:
+        """Return, of each queue, the ready message that runs next above a priority number."""
+        if not priorities:
+            return []
+        connection = self._connection
+        arm = (
+            f"SELECT * FROM (SELECT queue_name, priority, enqueued_ms "
+            f"FROM {quoted_table(connection, QueuedMessage)} "
+            f"WHERE claimed_by = '' AND queue_name = %s AND priority > %s "
+            f"ORDER BY priority, id LIMIT 1) arm"
+        )
+        arms = " UNION ALL ".join(f"{arm}{number}" for number in range(len(priorities)))
+        with connection.cursor() as cursor:
+            cursor.execute(arms, [value for pair in priorities.items() for value in pair])
+            return list(cursor.fetchall())
 
     def flush(self, queue_name: str) -> None:
         rows = QueuedMessage.objects.using(self.alias)

@@ -34,6 +34,7 @@ from .redis_place import (
 from .redis_publication import Entry, Publication
 from .redis_scripts import (
     FLUSH,
+    OLDEST,
     RELEASE,
     SIZE,
     SWEEP,
@@ -181,6 +182,17 @@ class RedisBroker(Broker):
         register = self._names.register(queue_name)
         with as_broker_errors(self._server), self._server.borrowed(register) as link:
             return QueueSize(*SIZE.run(link, (register,)))
+
+    def oldest_ready(self, queue_names: Collection[str]) -> dict[str, int]:
+        oldest: dict[str, int] = {}
+        with as_broker_errors(self._server):
+            for name in queue_names:
+                register = self._names.register(name)
+                with self._server.borrowed(register) as link:
+                    found = OLDEST.run(link, (register,))
+                if found is not None:
+                    oldest[name] = int(found)
+        return oldest
 
     def flush(self, queue_name: str) -> None:
         with as_broker_errors(self._server):

@@ -355,6 +355,37 @@ return {math.max(ready, 0), claimed}
 """
 )
 
+# KEYS: a set of lanes. Returns when the oldest ready message came, in milliseconds since 1970;
+# the id of an entry begins with it.
+OLDEST = Script(
+    _LANES
+    + """
+local oldest
+
+local function look_at(id)
+  local ms = id and tonumber(string.match(id, '^%d+'))
+  if ms and (not oldest or ms < oldest) then oldest = ms end
+end
+
+local function last_delivered(stream)
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  for _, group in ipairs(groups.err and {} or groups) do
+    local told = {}
+    for i = 1, #group, 2 do told[group[i]] = group[i + 1] end
+    if told['name'] == GROUP then return '('..told['last-delivered-id'] end
+  end
+  return '-'
+end
+
+for _, lane in ipairs(lanes_below('+inf')) do
+  look_at(ids_of(lane[4], POOL, 1)[1])
+  local found = redis.pcall('XRANGE', lane[4], last_delivered(lane[4]), '+', 'COUNT', 1)
+  if not found.err and found[1] then look_at(found[1][1]) end
+end
+return oldest and string.format('%.0f', oldest)
+"""
+)
+
 # KEYS: the set of lanes, a lane. ARGV: priority. Drops what is ready, a page at a time;
 # returns whether there may be more.
 FLUSH = Script(

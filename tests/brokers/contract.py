@@ -57,7 +57,11 @@ class BrokerContract(Base):
         broker: The broker of this process; a new one for each test.
 
         queue: A declared queue that no other test uses.
+
+        tells_age: Whether it knows since when a message is ready.
     """
+
+    tells_age = False
 
     # ---- what the test class of a broker says ----------------------------------
 
@@ -746,6 +750,44 @@ class BrokerContract(Base):
         self.assert_size(5, 0)
         self.take(self.consume(), 2)
         self.assert_size(3, 2)
+
+    def test_several_queues_are_measured_at_once(self):
+        other = self.declare_queue("other")
+        unused = f"q_{uuid.uuid4().hex}"
+        self.publish(b"1", b"2", b"3")
+        self.publish(b"4", queue=other)
+        self.take_one(self.consume())
+
+        sizes = self.broker.queue_sizes([self.queue, other, unused])
+
+        self.assertEqual(sizes, {self.queue: (2, 1), other: (1, 0), unused: (0, 0)})
+
+    def test_the_oldest_ready_message_of_a_queue_is_told_where_the_broker_knows_it(self):
+        self.assertEqual(self.broker.oldest_ready([self.queue]), {})
+        self.publish(b"first", priority=5)
+        first = self.broker.oldest_ready([self.queue])
+        if not self.tells_age:
+            self.assertEqual(first, {})
+            return
+        self.assertLess(abs(first[self.queue] - time.time() * 1_000), 60_000)
+        time.sleep(0.005)
+        self.publish(b"second", priority=1)
+
+        self.assertEqual(self.broker.oldest_ready([self.queue]), first)
+
+    def test_what_is_claimed_is_not_the_oldest_ready_message_until_it_goes_back(self):
+        if not self.tells_age:
+            return
+        self.publish(b"first")
+        time.sleep(0.005)
+        self.publish(b"second")
+        first = self.broker.oldest_ready([self.queue])
+        consumer = self.consume()
+        delivery = self.take_one(consumer)
+
+        self.assertGreater(self.broker.oldest_ready([self.queue])[self.queue], first[self.queue])
+        consumer.put_back([delivery])
+        self.assertEqual(self.broker.oldest_ready([self.queue]), first)
 
     def test_a_queue_that_nobody_used_is_empty(self):
         self.assertEqual(tuple(self.broker.queue_size(f"q_{uuid.uuid4().hex}")), (0, 0))

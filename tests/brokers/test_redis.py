@@ -100,6 +100,8 @@ class RedisMixin(Base):
 
 @needs_redis
 class RedisBrokerTests(RedisMixin, ServerContract, EngineCase):
+    tells_age = True
+
     """All of the contract holds on Redis."""
 
     unreachable_place = "127.0.0.1:1"

@@ -134,6 +134,8 @@ class RestartTests(OwnServerCase):
 @tag("processes")
 @needs_program
 class RedisClusterTests(RedisMixin, BrokerContract, EngineCase):
+    tells_age = True
+
     """All of the contract holds on a Cluster of three."""
 
     broker: Any
