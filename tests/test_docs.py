@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock, skipUnless
 
+import environ
 from django.db import IntegrityError, connection
 from django.test import SimpleTestCase, TestCase, override_settings, tag
 
@@ -64,6 +65,12 @@ PAGES = [
     "docs/reference/settings.md",
     "docs/reference/actor-options.md",
     "docs/reference/control.md",
+    "docs/reference/environment.md",
+    "docs/how-to/pick-a-broker.md",
+    "docs/how-to/redis.md",
+    "docs/how-to/rabbitmq.md",
+    "docs/how-to/move-between-brokers.md",
+    "docs/how-to/move-from-another-queue.md",
     "docs/how-to/send-after-commit.md",
     "docs/how-to/write-a-middleware.md",
     "docs/how-to/zero-downtime-deploys.md",
@@ -181,6 +188,16 @@ class ReferenceTests(SimpleTestCase):
                 for flag in FLAGS
             },
         )
+
+    def test_environment_variables(self):
+        rows = read_rows("reference/environment.md", "variable", "flag")
+
+        self.assertEqual(
+            [(names_in(row[0]), names_in(row[1])) for row in rows],
+            [([flag.variable], [f"--{flag.name}"]) for flag in FLAGS],
+        )
+        for flag, row in zip(FLAGS, rows, strict=True):
+            flag.read(names_in(row[2])[0])
 
     def test_exit_codes(self):
         rows = read_rows("reference/signals-and-exit-codes.md", "code")
@@ -362,7 +379,7 @@ class PageTests(SimpleTestCase):
         yield from (path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 
     def test_every_link_to_a_page_leads_somewhere(self):
-        for path in self.pages():
+        for path in [*self.pages(), *ROOT.glob("*.md")]:
             for page, anchor in _LINK.findall(path.read_text()):
                 target = path.parent / page if page else path
                 with self.subTest(path=path.name, link=page + anchor):
@@ -418,8 +435,10 @@ class Page:
             self.namespace.update({k: v for k, v in namespace.items() if k[0] != "_"})
 
     def _use_settings(self, text: str) -> None:
-        settings: dict[str, Any] = {}
+        settings: dict[str, Any] = {"BASE_DIR": ROOT, "env": environ.Env()}
         exec(compile(text, self.page, "exec"), settings)
+        if "DJANGO_ACTORS" not in settings:
+            return
         contexts.enter_context(override_settings(DJANGO_ACTORS=settings["DJANGO_ACTORS"]))
         if found := check_settings():
             raise AssertionError(f"{self.page}: {found}")
@@ -592,6 +611,9 @@ class Web(BaseHTTPRequestHandler):
 class TutorialTests(SimpleTestCase):
     """Follows the tutorial in a directory of its own, as its reader would."""
 
+    python = sys.executable
+    packages = str(ROOT)
+
     def setUp(self) -> None:
         self.directory = Path(
             self.enterContext(tempfile.TemporaryDirectory(prefix="django_actors_tutorial_"))
@@ -607,7 +629,7 @@ class TutorialTests(SimpleTestCase):
         self.environment = {
             **{k: v for k, v in clean_environment().items() if k.lower() not in unwanted},
             "http_proxy": f"http://127.0.0.1:{web.server_port}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": self.packages,
             "DJANGO_SUPERUSER_USERNAME": "admin",
             "DJANGO_SUPERUSER_PASSWORD": "secret",
             "DJANGO_SUPERUSER_EMAIL": "admin@example.com",
@@ -646,7 +668,7 @@ class TutorialTests(SimpleTestCase):
 
     def run_python(self, words: list[str]) -> str:
         done = subprocess.run(
-            [sys.executable, *words],
+            [self.python, *words],
             cwd=self.directory,
             env=self.environment,
             capture_output=True,
@@ -658,7 +680,7 @@ class TutorialTests(SimpleTestCase):
     def start(self, words: list[str]) -> None:
         with self.log_path.open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, *words],
+                [self.python, *words],
                 cwd=self.directory,
                 env=self.environment,
                 stdout=log,

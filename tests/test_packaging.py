@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import ClassVar
 from zipfile import ZipFile
 
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, tag
 
 import django_actors
+
+from . import test_docs
+from .projects import clean_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "django_actors"
@@ -73,6 +76,37 @@ class WheelTests(SimpleTestCase):
         required = {r.split(">")[0] for r in requirements if "extra ==" not in r}
 
         self.assertEqual(required, {"django", "django-environ", "pika", "redis"})
+
+
+@tag("processes")
+class InstalledTests(test_docs.TutorialTests):
+    """Follows the tutorial with the wheel and what it requires, and nothing of this repository."""
+
+    packages = ""
+    place: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        directory = tempfile.TemporaryDirectory(prefix="django_actors_installed_")
+        cls.addClassCleanup(directory.cleanup)
+        cls.place = Path(directory.name).resolve()
+        wheel = build_wheel(cls.place)
+        cls.python = str(cls.place / "venv" / "bin" / "python")
+        for command in (
+            [sys.executable, "-m", "venv", str(cls.place / "venv")],
+            [cls.python, "-m", "pip", "install", "--quiet", str(wheel)],
+        ):
+            done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True)
+            if done.returncode:
+                raise AssertionError(f"{command} failed.\n{done.stderr}")
+
+    def test_the_package_is_the_installed_one(self):
+        code = "import django_actors; print(django_actors.__file__)"
+
+        file = Path(self.run_python(["-c", code]).strip()).resolve()
+
+        self.assertIn(self.place, file.parents)
 
 
 def build_wheel(directory: Path) -> Path:
