@@ -1,0 +1,72 @@
+"""What operators hear from real worker processes, and that these obey."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+from django_actors import control
+from django_actors.models import ActorCount, Period, WorkerRecord
+from tests.ledger import tasks
+
+from .base import ROOT, ProcessCase
+
+
+class OperationsTests(ProcessCase):
+    def actors(self, *args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "testproject" / "manage.py"), "actors", *args]
+        return subprocess.run(command, env=self.environment(), capture_output=True, text=True)
+
+    def test_a_paused_queue_rests_over_a_restart_until_it_is_resumed(self):
+        supervisor = self.start(processes=2)
+        tasks.record.send("before")
+        self.wait_for_keys(1)
+        control.pause("default", by="ada")
+        self.paused_at = time.monotonic()
+        self.wait_until(self.is_obeyed, "all workers to leave a message alone", step=0.5)
+
+        tasks.record.send("paused")
+        self.stop(supervisor)
+        self.start(processes=1)
+        self.wait_until(lambda: self.heartbeats() == 1, "the new worker to tell that it lives")
+        self.assertNotIn("paused", self.times())
+        self.assertEqual(tuple(self.broker.queue_size("default")), (1, 0))
+
+        control.resume("default")
+        self.wait_until(lambda: self.times()["paused"] == 1, "the message to run")
+
+    def is_obeyed(self) -> bool:
+        """Tell whether a message that was sent two seconds after the pause stays where it is."""
+        if time.monotonic() < self.paused_at + 2.0:
+            return False
+        self.broker.flush("default")
+        tasks.record.send("probe")
+        time.sleep(0.5)
+        stays = self.broker.count_ready("default") == 1
+        self.broker.flush("default")
+        return stays
+
+    def heartbeats(self) -> int:
+        return WorkerRecord.objects.count()
+
+    def test_health_tells_of_missing_workers_and_the_last_counts_of_those_that_ended(self):
+        tasks.record.send_many([(key,) for key in range(50)])
+
+        before = self.actors("health")
+
+        self.assertEqual((before.returncode, before.stderr), (1, ""))
+        self.assertIn("no-worker: 50 messages wait and no worker runs.", before.stdout)
+        supervisor = self.start(processes=1)
+        self.wait_for_keys(50)
+        self.wait_until(self.heartbeats, "the worker to tell that it lives")
+        self.assertEqual(self.actors("health").stdout, "ok\n")
+        self.assertEqual(json.loads(self.actors("workers", "--json").stdout)[0]["threads"], 8)
+
+        self.stop(supervisor)
+
+        self.assertEqual(self.heartbeats(), 0)
+        count = ActorCount.objects.get(period=Period.HOUR, actor_name="ledger.record")
+        self.assertEqual((count.succeeded, count.failed), (50, 0))
+        self.assertEqual(self.actors("pause", "defualt").returncode, 2)
