@@ -72,6 +72,9 @@ _ANY_PRIORITY = 2**31
 # How many priorities of a queue are looked at for its oldest message.
 MOST_PRIORITIES = 16
 
+# SQLite takes no more than 500 parts of a UNION.
+MOST_ARMS = 200
+
 # SQLite takes no more than 999 parameters in old versions; a row has four.
 INSERT_ROWS = 200
 MOST_KEYS = 900
@@ -232,15 +235,19 @@ class DatabaseBroker(Broker):
 
     def oldest_ready(self, queue_names: Collection[str]) -> dict[str, int]:
         oldest: dict[str, int] = {}
-        below = dict.fromkeys(sorted(queue_names), -_ANY_PRIORITY - 1)
         with _as_broker_errors(self.alias):
-            # From one priority in use to the next: the first of each is its oldest.
-            for _ in range(MOST_PRIORITIES):
-                rows = self._first_above(below)
-                below = {name: priority for name, priority, _ in rows}
-                for name, _, enqueued_ms in rows:
-                    oldest[name] = min(enqueued_ms, oldest.get(name, enqueued_ms))
+            for chunk in _chunks(sorted(queue_names), MOST_ARMS):
+                self._note_oldest(chunk, oldest)
         return oldest
+
+    def _note_oldest(self, queue_names: Sequence[str], oldest: dict[str, int]) -> None:
+        below = dict.fromkeys(queue_names, -_ANY_PRIORITY - 1)
+        # From one priority in use to the next: the first of each is its oldest.
+        for _ in range(MOST_PRIORITIES):
+            rows = self._first_above(below)
+            below = {name: priority for name, priority, _ in rows}
+            for name, _, enqueued_ms in rows:
+                oldest[name] = min(enqueued_ms, oldest.get(name, enqueued_ms))
 
     def _first_above(self, priorities: Mapping[str, int]) -> list[tuple[str, int, int]]:
         """Return, of each queue, the ready message that runs next above a priority number."""
