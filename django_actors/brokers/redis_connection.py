@@ -424,8 +424,9 @@ def unavailable(server: Server, error: BaseException) -> BrokerUnavailable:
     """Return an error that says where Redis is, and what it said; without a password."""
     if isinstance(error, BrokerUnavailable):
         return error
-    reason = str(error).rstrip(".")
-    return BrokerUnavailable(f"Redis at {server.place} does not work: {reason}.{_cure(error)}")
+    reason = str(error)
+    end = "" if reason.endswith((".", "?")) else "."
+    return BrokerUnavailable(f"Redis at {server.place} does not work: {reason}{end}{_cure(error)}")
 
 
 def _cure(error: BaseException) -> str:

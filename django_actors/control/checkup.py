@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from django.db import Error as DatabaseError
 
 from django_actors import clock
+from django_actors.claims import describe_trouble
 from django_actors.conf import settings
 
 from .messages import Duration
@@ -57,8 +58,7 @@ def health(
     try:
         return list(_look(age_ms, dead_letters, need_worker))
     except DatabaseError as error:
-        text = f"The database {settings.DATABASE!r} does not answer: {error}"
-        return [Problem("database-down", text.strip())]
+        return [Problem("database-down", describe_trouble(settings.DATABASE, error))]
 
 
 def _look(age_ms: int, dead_letters: int | None, need_worker: bool) -> Iterator[Problem]:
