@@ -322,6 +322,9 @@ class ActorSummary(ActorCount):
         default_permissions = ("view",)
         permissions: ClassVar = [("send_actorsummary", "Can send messages to actors")]
 
+    def __str__(self) -> str:
+        return self.actor_name
+
 
 class PausedQueue(models.Model):
     """A queue of which no worker begins a message."""

@@ -289,9 +289,7 @@ def _queue_info(
 
 def actors() -> list[ActorInfo]:
     """Return the actors of this project, by name."""
-    figures: dict[str, Figures] = {}
-    for (name, _), each in by_actor(Period.HOUR, DAY_HOURS, settings.DATABASE).items():
-        figures[name] = figures.get(name, Figures()) + each
+    figures = stats()
     return [
         describe(actor, figures.get(name, Figures()))
         for name, actor in sorted(registry.actors().items())
@@ -300,20 +298,29 @@ def actors() -> list[ActorInfo]:
 
 def describe(actor: RegisteredActor, last_day: Figures) -> ActorInfo:
     """Return what is to be told of an actor."""
-    try:
-        signature = str(inspect.signature(cast(Any, actor)))
-    except (TypeError, ValueError):
-        signature = "(...)"
     return ActorInfo(
         name=actor.actor_name,
         queue=actor.queue_name,
         priority=actor.priority,
-        signature=signature,
+        signature=signature_of(actor),
         description=inspect.getdoc(getattr(actor, "fn", None)) or "",
         place=actor.place,
         options={**actor.options},
         last_day=last_day,
     )
+
+
+def signature_of(actor: RegisteredActor) -> str:
+    """Return the parameters of an actor as they are declared."""
+    try:
+        return str(inspect.signature(cast(Any, actor)))
+    except (TypeError, ValueError):
+        return "(...)"
+
+
+def last_day(actor_name: str) -> Figures:
+    """Return what became of the messages of an actor in the last 24 hours."""
+    return stats().get(actor_name, Figures())
 
 
 def stats(*, hours: int = DAY_HOURS) -> dict[str, Figures]:
