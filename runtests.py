@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent
 PROCESS_TESTS = "tests.processes."
 CONNECT_TIMEOUT_S = 3
 TEST_TIMEOUT_S = 120
+LONG_TEST_TIMEOUT_S = 3_600
 
 
 @dataclass
@@ -68,6 +69,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--exclude", action="append", default=[], metavar="LABEL")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="databases at a time")
+    parser.add_argument(
+        "--faults", choices=["long"], help="only the tests of faults, in their long size"
+    )
     parser.add_argument("-k", action="append", metavar="PATTERN", help="only tests that match")
     parser.add_argument("-v", "--verbosity", type=int, default=1)
     parser.add_argument("--failfast", action="store_true")
@@ -76,6 +80,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--inside", metavar="FILE", help=argparse.SUPPRESS)
     parser.add_argument("--every-test", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.faults and options.labels == ["tests"]:
+        options.labels = ["tests.faults"]
     options.exclude = [as_label(text) for text in options.exclude]
     options.asked_for = options.databases is not None
     options.databases = options.databases.split(",") if options.asked_for else [*DATABASES]
@@ -178,6 +184,8 @@ def run_all(options: argparse.Namespace) -> int:
         "PYTHONDEVMODE": "1",
         "PYTHONUNBUFFERED": "1",
     }
+    if options.faults:
+        environment["ACTORS_TEST_FAULTS"] = options.faults
     missing = find_brokers(environment)
     outcomes: list[Outcome] = []
     answering: list[str] = []
@@ -243,14 +251,17 @@ def run_on_database(
         command = [sys.executable, "-W", "error", *sys.argv, "--inside", str(results)]
         if number == 0:
             command.append("--every-test")
+        report = Path(directory, "report")
         code = subprocess.call(
             command,
-            env={**environment, "DATABASE_URL": url},
+            env={**environment, "DATABASE_URL": url, "ACTORS_TEST_REPORT": str(report)},
             cwd=ROOT,
             stdout=log,
             stderr=log and subprocess.STDOUT,
         )
         outcome = Outcome(**json.loads(results.read_text())) if results.exists() else Outcome()
+        if report.exists():
+            print(f"\n{report.read_text()}", file=log, flush=True)
         if code and not outcome.failed:
             outcome.failed.append(f"the test process ended with exit code {code}")
         return outcome
@@ -324,7 +335,9 @@ class OutcomeResult(unittest.TextTestResult):
 
     def startTest(self, test: unittest.TestCase) -> None:
         # A test that hangs, or an exit after the last one, ends the process and says where.
-        faulthandler.dump_traceback_later(TEST_TIMEOUT_S, exit=True)
+        is_long = "ACTORS_TEST_FAULTS" in os.environ
+        timeout_s = LONG_TEST_TIMEOUT_S if is_long else TEST_TIMEOUT_S
+        faulthandler.dump_traceback_later(timeout_s, exit=True)
         super().startTest(test)
 
     def addSuccess(self, test: unittest.TestCase) -> None:

@@ -12,6 +12,7 @@ import os
 import time
 
 from django_actors import actor
+from django_actors.middleware import CurrentMessage
 
 
 def note(what: str, key: object) -> None:
@@ -56,6 +57,18 @@ def high(key):
 def fail(key):
     note("failed", key)
     raise RuntimeError(f"{key} always fails")
+
+
+@actor(max_retries=5, min_backoff=100, max_backoff=300)
+def stumble(key, seconds):
+    """Fail once, then work."""
+    note("began", key)
+    message = CurrentMessage.get_current_message()
+    if message is not None and not message.options.get("retries"):
+        note("failed", key)
+        raise RuntimeError(f"{key} stumbles")
+    time.sleep(seconds)
+    note("ran", key)
 
 
 @actor
