@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Collection
 from typing import Any
 
 from django.db import connection
@@ -59,7 +60,7 @@ class KillTrials(ProcessCase):
         self.wait_for_all(keys)
         figures = self.figures(keys, kills)
         figures.write()
-        self.assertEqual((figures.lost, figures.unfounded), (0, 0), str(figures))
+        self.assertEqual((figures.lost, figures.unfounded), (0, 0), self.explain(figures))
 
     def send(self, keys: list[str]) -> None:
         """Send eight of ten to run at once, one delayed, one that fails first."""
@@ -81,14 +82,20 @@ class KillTrials(ProcessCase):
         parts = sorted(self.random.sample(range(1, len(keys) * 9 // 10), SIZE.kills))
         for part in parts:
             self.wait_for_keys(part)
-            victim = self.wait_for_victim()
+            victim = self.wait_for_victim(kills)
             kills[victim] = time.time()
             os.kill(victim, signal.SIGKILL)
         return kills
 
-    def wait_for_victim(self) -> int:
-        self.wait_until(self.worker_pids, "a worker process")
-        return self.random.choice(self.worker_pids())
+    def wait_for_victim(self, killed: Collection[int]) -> int:
+        found: list[int] = []
+
+        def find() -> bool:
+            found[:] = [pid for pid in self.worker_pids() if pid not in killed]
+            return bool(found)
+
+        self.wait_until(find, "a worker process")
+        return self.random.choice(found)
 
     def wait_for_all(self, keys: list[str]) -> None:
         self.wait_until(
@@ -104,6 +111,10 @@ class KillTrials(ProcessCase):
         rows = WaitingMessage.objects.filter(kind="dead")
         messages = (row.message for row in rows)
         return {str(message.args[0]) for message in messages if message is not None}
+
+    def explain(self, figures: Figures) -> str:
+        lines = self.ledger_path.read_text()
+        return f"{figures}\n{lines[-20_000:]}\n{self.log()[-6_000:]}"
 
     def figures(self, keys: list[str], kills: dict[int, float]) -> Figures:
         return measure(
