@@ -31,7 +31,10 @@ class Figures:
 
         again: Runs that began beyond the first one, and were no retry.
 
-        unfounded: Of those, messages that no killed process had in its hands.
+        moved: Of those, messages that no killed process ran, but may have been moving from the
+            waiting room to the broker: published, and its row not deleted yet.
+
+        unfounded: Of those, messages for which there is no reason at all.
 
         dead: Dead letters.
 
@@ -46,6 +49,7 @@ class Figures:
     ran: int
     lost: int
     again: int
+    moved: int
     unfounded: int
     dead: int
     stall_s: float
@@ -77,6 +81,7 @@ def measure(
     entries: Sequence[Entry],
     dead: Collection[str],
     kills: Mapping[int, float],
+    movable: Collection[str] = (),
 ) -> Figures:
     """
     Count what became of messages.
@@ -89,13 +94,13 @@ def measure(
         dead: Keys of the dead letters.
 
         kills: Process ids and when they were killed, seconds since 1970.
+
+        movable: Keys of messages that waited for a time, where that and the broker are two
+            places.
     """
+    again = find_again(entries)
+    repeated = find_unfounded(entries, kills)
     ended = {entry.key for entry in entries if entry.what == "ran"}
-    began = Counter(entry.key for entry in entries if entry.what == "began")
-    failed = Counter(entry.key for entry in entries if entry.what == "failed")
-    again = {key: times - 1 - failed[key] for key, times in began.items()}
-    again = {key: times for key, times in again.items() if times > 0}
-    in_hands = _in_hands(entries, kills)
     return Figures(
         broker,
         fault,
@@ -103,11 +108,25 @@ def measure(
         ran=len(ended & set(keys)),
         lost=len(set(keys) - ended - set(dead)),
         again=sum(again.values()),
-        unfounded=len(set(again) - in_hands),
+        moved=len(repeated & set(movable)),
+        unfounded=len(repeated - set(movable)),
         dead=len(dead),
         stall_s=_longest_gap([entry.at for entry in entries if entry.what == "ran"]),
         recovery_s=_longest_recovery(entries, kills),
     )
+
+
+def find_again(entries: Sequence[Entry]) -> dict[str, int]:
+    """Return how many runs each message had beyond its first one and its retries."""
+    began = Counter(entry.key for entry in entries if entry.what == "began")
+    failed = Counter(entry.key for entry in entries if entry.what == "failed")
+    again = {key: times - 1 - failed[key] for key, times in began.items()}
+    return {key: times for key, times in again.items() if times > 0}
+
+
+def find_unfounded(entries: Sequence[Entry], kills: Mapping[int, float]) -> set[str]:
+    """Return the messages that ran again though no killed process had them in its hands."""
+    return set(find_again(entries)) - _in_hands(entries, kills)
 
 
 # What a process has done, but not acknowledged: a batch waits for no longer than this, seconds.

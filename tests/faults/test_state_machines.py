@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.test import TestCase
+from django.test import TestCase, tag
 
 from django_actors.brokers.base import Broker
 from django_actors.brokers.database import DatabaseBroker
@@ -35,12 +35,15 @@ class DatabaseMachineTests(World, EngineCase):
         self.check_machine()
 
 
+# With the tests of processes, which run once and beside the others: it mostly waits.
+@tag("processes")
 @needs_redis
 class RedisMachineTests(RedisMixin, World, EngineCase):
     def test_every_message_is_in_one_place_whatever_happens(self):
         self.check_machine()
 
 
+@tag("processes")
 @needs_rabbitmq
 class RabbitmqMachineTests(World, RabbitmqCase):
     def make_broker(self) -> Broker:
