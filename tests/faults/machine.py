@@ -141,7 +141,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(priority=st.integers(-1, 1), delayed=st.booleans())
     def enqueue(self, priority: int, delayed: bool) -> None:
-        message = self.actor.message_with_options(priority=priority)
+        # In the order of their ids, so that the same choice is the same message.
+        key = f"{self.queue}.{len(self.failures):04}"
+        message = self.actor.message_with_options(priority=priority).copy(message_id=key)
         sent = self.broker.enqueue(message, delay=SOON_MS if delayed else None)
         self.failures[sent.message_id] = self.deaths[sent.message_id] = 0
         if delayed:

@@ -14,7 +14,7 @@ from django_actors.models import Lease
 from tests.brokers.test_rabbitmq import URL as RABBITMQ_URL
 from tests.brokers.test_rabbitmq import RabbitmqCase, needs_rabbitmq
 from tests.brokers.test_redis import RedisMixin, needs_redis
-from tests.engine import EngineCase
+from tests.engine import ActorsMixin, EngineCase
 
 from .machine import World
 
@@ -59,7 +59,7 @@ class RabbitmqMachineTests(World, RabbitmqCase):
         self.check_machine()
 
 
-class StubMachineTests(World, TestCase):
+class StubMachineTests(World, ActorsMixin, TestCase):
     counts_crashes = False
 
     def setUp(self) -> None:
