@@ -79,6 +79,9 @@ class World(Base):
     def rows(self, broker: Any) -> list[WaitingMessage]:
         return list(WaitingMessage.objects.all())
 
+    def clean(self, broker: Any, queue_name: str) -> None:
+        broker.flush(queue_name)
+
     def clear_rows(self, broker: Any) -> None:
         WaitingMessage.objects.all().delete()
 
@@ -330,7 +333,7 @@ class Machine(RuleBasedStateMachine):
         finally:
             for consumer in filter(None, self.consumers):
                 consumer.close()
-            self.broker.flush(self.queue)
+            self.world.clean(self.broker, self.queue)
             self.world.clear_rows(self.broker)
             self.broker.close()
             self.sibling.close()
