@@ -35,7 +35,8 @@ class Columns:
 
     # ---- of lists --------------------------------------------------------------
 
-    @admin.display(description=gettext_lazy("call"))
+    # The call begins with the actor, so the lists need no column for that.
+    @admin.display(description=gettext_lazy("call"), ordering="actor_name")
     def shown_call(self, row: WaitingMessage) -> str:
         return shorten(str(row)) or "-"
 
@@ -51,9 +52,10 @@ class Columns:
     def shown_reason(self, row: WaitingMessage) -> str:
         return reason_text(row.reason)
 
-    @admin.display(description=gettext_lazy("exception"), ordering="error_class", empty_value="-")
-    def shown_exception(self, row: WaitingMessage) -> str:
-        return class_name(row.error_class)
+    @admin.display(description=gettext_lazy("why"), ordering="error_class")
+    def shown_cause(self, row: WaitingMessage) -> str:
+        reason = reason_text(row.reason)
+        return f"{reason}: {class_name(row.error_class)}" if row.error_class else reason
 
     @admin.display(description=gettext_lazy("when"), ordering="stored_at")
     def shown_stored(self, row: WaitingMessage) -> str:

@@ -50,9 +50,7 @@ class DeadLetterAdmin(FatePages, WaitingMessageAdmin):
     list_display = (
         "shown_call",
         "shown_stored",
-        "shown_reason",
-        "shown_exception",
-        "shown_actor",
+        "shown_cause",
         "shown_queue",
         "attempts",
     )

@@ -30,7 +30,7 @@ from .changelist import CappedPaginator
 from .operations import Discard, Operation, Requeue
 from .pages import operate
 from .sparkline import sparkline
-from .texts import block, class_name, format_time, make_visible, reason_text, shorten
+from .texts import block, class_name, format_time, make_visible, reason_text, shorten, time_ago
 from .tracebacks import show_traceback
 
 if TYPE_CHECKING:
@@ -136,12 +136,10 @@ class ErrorGroupAdmin(_ModelAdmin):
     list_display = (
         "shown_error",
         "shown_actor",
-        "shown_place",
         "shown_picture",
         "shown_count",
         "shown_dead",
-        "shown_first",
-        "shown_last",
+        "shown_seen",
     )
     list_filter = (PeriodFilter,)
     list_per_page = 50
@@ -198,10 +196,6 @@ class ErrorGroupAdmin(_ModelAdmin):
     def shown_actor(self, group: ErrorGroup) -> str:
         return shorten(group.actor_name)
 
-    @admin.display(description=gettext_lazy("raised in"), ordering="frame", empty_value="-")
-    def shown_place(self, group: ErrorGroup) -> str:
-        return shorten(group.frame)
-
     @admin.display(description=gettext_lazy("over time"))
     def shown_picture(self, group: Any) -> SafeString:
         period = group.period or PERIODS["day"]
@@ -211,19 +205,28 @@ class ErrorGroupAdmin(_ModelAdmin):
     def shown_count(self, group: Any) -> int:
         return sum(group.bars) if group.period else group.count
 
-    @admin.display(description=gettext_lazy("still dead"))
+    @admin.display(description=gettext_lazy("dead"))
     def shown_dead(self, group: Any) -> str:
         return _up_to_limit(group.dead)
 
-    @admin.display(description=gettext_lazy("first seen"), ordering="first_ms")
-    def shown_first(self, group: ErrorGroup) -> str:
-        return format_time(group.first_ms)
-
-    @admin.display(description=gettext_lazy("last seen"), ordering="last_ms")
-    def shown_last(self, group: ErrorGroup) -> str:
-        return format_time(group.last_ms)
+    @admin.display(description=gettext_lazy("seen"), ordering="last_ms")
+    def shown_seen(self, group: ErrorGroup) -> str:
+        words = {"last": time_ago(group.last_ms), "first": time_ago(group.first_ms)}
+        return _("%(last)s (first %(first)s)") % words
 
     # ---- fields of the page ----------------------------------------------------
+
+    @admin.display(description=gettext_lazy("raised in"), empty_value="-")
+    def shown_place(self, group: ErrorGroup) -> str:
+        return shorten(group.frame)
+
+    @admin.display(description=gettext_lazy("first seen"))
+    def shown_first(self, group: ErrorGroup) -> str:
+        return f"{format_time(group.first_ms)} ({time_ago(group.first_ms)})"
+
+    @admin.display(description=gettext_lazy("last seen"))
+    def shown_last(self, group: ErrorGroup) -> str:
+        return f"{format_time(group.last_ms)} ({time_ago(group.last_ms)})"
 
     @admin.display(description=gettext_lazy("exception"))
     def whole_class(self, group: ErrorGroup) -> str:

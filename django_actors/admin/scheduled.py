@@ -31,7 +31,7 @@ class ScheduledMessageAdmin(WaitingMessageAdmin):
     operations = (RUN_NOW, RESCHEDULE, CANCEL)
     actions = ("run_now", "reschedule", "cancel")
 
-    list_display = ("shown_call", "shown_due", "shown_why", "shown_actor", "shown_queue")
+    list_display = ("shown_call", "shown_due", "shown_why", "shown_queue")
     list_filter = (
         ("queue_name", SampledFilter),
         ("actor_name", SampledFilter),

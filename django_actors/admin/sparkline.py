@@ -12,6 +12,8 @@ from django.utils.safestring import SafeString
 BAR = 5
 GAP = 1
 HEIGHT = 24
+# Of the picture, however many bars it has.
+WIDTH = 96
 
 
 def sparkline(counts: Sequence[int], label: str) -> SafeString:
@@ -24,11 +26,12 @@ def sparkline(counts: Sequence[int], label: str) -> SafeString:
     most = max(counts, default=0) or 1
     width = len(counts) * (BAR + GAP)
     return format_html(
-        '<svg class="actors-spark" viewBox="0 0 {} {}" width="{}" height="{}" role="img" '
-        'aria-label="{}"><title>{}</title><line x1="0" y1="{}" x2="{}" y2="{}"></line>{}</svg>',
+        '<svg class="actors-spark" viewBox="0 0 {} {}" width="{}" height="{}" '
+        'preserveAspectRatio="none" role="img" aria-label="{}">'
+        '<title>{}</title><line x1="0" y1="{}" x2="{}" y2="{}"></line>{}</svg>',
         width,
         HEIGHT,
-        width,
+        WIDTH,
         HEIGHT,
         label,
         label,

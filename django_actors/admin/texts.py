@@ -18,7 +18,7 @@ from django.utils.formats import date_format
 from django.utils.functional import Promise
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.timesince import timeuntil
+from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -154,6 +154,14 @@ def time_from_now(ms: int) -> str:
         return _("never")
     far = timeuntil(clock.from_ms(ms), clock.from_ms(clock.now_ms()), depth=1)
     return _("in %(duration)s") % {"duration": far}
+
+
+def time_ago(ms: int) -> str:
+    """Return how long ago a time was: ``3 hours ago``."""
+    if clock.now_ms() - ms < 60_000:
+        return _("just now")
+    past = timesince(clock.from_ms(ms), clock.from_ms(clock.now_ms()), depth=1)
+    return _("%(duration)s ago") % {"duration": past}
 
 
 def why_it_waits(row: WaitingMessage) -> str:
