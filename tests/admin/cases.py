@@ -7,10 +7,11 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import Any
 
+from django.apps import apps
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
-from django.test import TestCase
+from django.test import TestCase, TransactionTestCase
 from django.urls import reverse
 
 from django_actors import Message, actor, clock
@@ -112,6 +113,25 @@ class Page(HTMLParser):
         for name, value in self.fields:
             data.setdefault(name, []).append(value)
         return {**data, **more}
+
+
+# Made by migrations, and needed by every test.
+_KEPT = {"contenttypes.contenttype", "auth.permission"}
+
+
+class OperatorMixin(TransactionTestCase):
+    """For tests with other threads: all rows go afterwards, but not the permissions."""
+
+    available_apps: Any = None
+
+    def _fixture_teardown(self) -> None:
+        # Django's own way would make the permissions anew after each test. First what others
+        # point to, and with it what points to it.
+        get_user_model().objects.all().delete()
+        for model in apps.get_models():
+            if not model._meta.proxy and model._meta.label_lower not in _KEPT:
+                rows: Any = model._base_manager.using("default").all()
+                rows._raw_delete("default")
 
 
 class AdminCase(TestCase):

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import SkipTest, mock
 
-from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
@@ -20,13 +19,11 @@ from django.contrib.staticfiles.testing import StaticLiveServerTestCase
 from django.test import override_settings, tag
 from django.urls import reverse
 
+from tests.admin.cases import OperatorMixin
 from tests.engine import ActorsMixin
 
 # Which browser; CI sets it up, and leaves none of these tests out.
 BROWSER_VARIABLE = "ACTORS_TEST_CHROMIUM"
-
-# Made by migrations, and needed by every test.
-_KEPT = {"contenttypes.contenttype", "auth.permission"}
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 375, "height": 667}
@@ -46,7 +43,7 @@ def find_browser() -> str:
 
 @tag("processes")
 @override_settings(MIDDLEWARE=["tests.browser.policy.StrictPolicy", *settings.MIDDLEWARE])
-class BrowserCase(ActorsMixin, StaticLiveServerTestCase):
+class BrowserCase(OperatorMixin, ActorsMixin, StaticLiveServerTestCase):
     """Serves the test project, and opens its pages in Chromium."""
 
     browser: Any
@@ -71,15 +68,6 @@ class BrowserCase(ActorsMixin, StaticLiveServerTestCase):
         super().setUp()
         self.complaints: list[str] = []
         self.user: Any = get_user_model().objects.create_superuser("ada", password="x")
-
-    def _fixture_teardown(self) -> None:
-        # Django's own way would make the permissions anew after each test. First what others
-        # point to, and with it what points to it.
-        get_user_model().objects.all().delete()
-        for model in apps.get_models():
-            if not model._meta.proxy and model._meta.label_lower not in _KEPT:
-                rows: Any = model._base_manager.using("default").all()
-                rows._raw_delete("default")
 
     # ---- the browser -----------------------------------------------------------
 
