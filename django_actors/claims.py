@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from django.db import DEFAULT_DB_ALIAS, OperationalError, transaction
+from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
@@ -228,11 +228,16 @@ def refuses_characters(error: Exception) -> bool:
     return bool(error.args) and error.args[0] in _REFUSED_CHARACTERS
 
 
+_MISSING = ("no such table", "no such column", "does not exist", "doesn't exist", "unknown column")
+_CONNECTING = ("connect", "resolve", "password", "access denied", "unknown database", 'database "')
+
+
 def describe_trouble(alias: str, error: Exception) -> str:
     """Return what is wrong with the database *alias*, and what to do about it."""
-    text = str(error).lower()
-    reason = str(error).rstrip(".")
-    if "no such table" in text or "does not exist" in text or "doesn't exist" in text:
+    # Drivers go on with the statement, or with questions.
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
+    text = reason.lower()
+    if _is_about_tables(error) and any(words in text for words in _MISSING):
         to = "" if alias == DEFAULT_DB_ALIAS else f" --database {alias}"
         return (
             f"The database {alias!r} lacks a table of django_actors: {reason}. "
@@ -244,7 +249,15 @@ def describe_trouble(alias: str, error: Exception) -> str:
             "transaction that stays open; on SQLite, manage.py check --deploy names settings "
             "that help."
         )
-    return f"The database {alias!r}, which django_actors uses, does not answer: {reason}."
+    cure = ""
+    if any(words in text for words in _CONNECTING):
+        cure = f" Start its server, or correct DATABASES[{alias!r}]."
+    return f"The database {alias!r}, which django_actors uses, does not answer: {reason}.{cure}"
+
+
+def _is_about_tables(error: Exception) -> bool:
+    # SQLite has one class for everything.
+    return isinstance(error, ProgrammingError) or "no such" in str(error)
 
 
 def retry_when_locked(connection: BaseDatabaseWrapper, work: Callable[[], Result]) -> Result:

@@ -227,6 +227,21 @@ class ServerTests(SimpleTestCase):
         self.assertIn("'default' is kept locked by another writer: database is locked.", text)
         self.assertIn("manage.py check --deploy", text)
 
+    def test_a_database_that_cannot_be_reached(self):
+        for reason in (
+            'connection failed: connection to server at "127.0.0.1", port 1 failed: Connection '
+            "refused\n\tIs the server running on that host?",
+            "failed to resolve host 'nohost': [Errno -2] Name or service not known",
+            'connection failed: FATAL:  database "nope" does not exist',
+            "(1045, \"Access denied for user 'x'@'localhost'\")",
+        ):
+            with self.subTest(reason):
+                text = describe_trouble("default", OperationalError(reason))
+
+                self.assertIn("does not answer", text)
+                self.assertTrue(text.endswith("or correct DATABASES['default']."), text)
+                self.assertNotIn("\n", text)
+
     def test_tables_that_are_not_there(self):
         text = describe_trouble("queue", OperationalError("no such table: django_actors_lease"))
 
