@@ -120,9 +120,10 @@ class Message:
     def __repr__(self) -> str:
         shown = self._redacted()
         return (
-            f"Message({self.queue_name!r}, {self.actor_name!r}, {shown.args!r}, "
-            f"{shown.kwargs!r}, {shown.hide(repr(self.options))}, {self.message_id!r}, "
-            f"{self.message_timestamp})"
+            f"Message(queue_name={self.queue_name!r}, actor_name={self.actor_name!r}, "
+            f"args={shown.args!r}, kwargs={shown.kwargs!r}, "
+            f"options={shown.hide(repr(self.options))}, message_id={self.message_id!r}, "
+            f"message_timestamp={self.message_timestamp})"
         )
 
     def _redacted(self) -> Redacted:

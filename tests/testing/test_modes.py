@@ -84,7 +84,8 @@ class ModeTests(SampleCase):
         script.write_text(START_WITH)
         output = self.run_suite("-W", "error", script, method, "--parallel=2", "--shuffle")
         self.assertIn(f"Ran {TESTS} tests", output)
-        self.assertEqual(len(self.processes()), 2)
+        # On a busy machine the second process may come too late for any of the tests.
+        self.assertIn(len(self.processes()), (1, 2))
 
     def processes(self) -> dict[str, str]:
         """Return in which processes the tests have run: their names, by their ids."""
@@ -129,7 +130,8 @@ class ModeTests(SampleCase):
     def test_by_pytest_in_several_processes(self):
         self.assertIn(f"{TESTS + FUNCTIONS} passed", self.run_pytest("-n2", "--dist=load"))
 
-        self.assertEqual(len(self.processes()), 2)
+        # On a busy machine the second process may come too late for any of the tests.
+        self.assertIn(len(self.processes()), (1, 2))
 
 
 class ForgottenTests(SampleCase):
