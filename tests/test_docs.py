@@ -82,6 +82,7 @@ PAGES = [
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (at the end of )?([\w/]+\.py)\n")
 _LINK = re.compile(r"\]\(([^)#\s]+\.md)?(#[\w-]+)?\)")
+_PICTURE = re.compile(r"!\[[^\]]+\]\(([^)]+)\)")
 _CHECK_ID = re.compile(r'"(?:django_actors\.)?([EWI]\d{3})"')
 
 
@@ -385,6 +386,12 @@ class PageTests(SimpleTestCase):
                 with self.subTest(path=path.name, link=page + anchor):
                     self.assertTrue(target.exists())
                     self.assertIn(anchor[1:], ["", *anchors_of(target)])
+
+    def test_every_picture_is_there(self):
+        for path in [*self.pages(), *ROOT.glob("*.md")]:
+            for picture in _PICTURE.findall(path.read_text()):
+                with self.subTest(path=path.name, picture=picture):
+                    self.assertTrue((path.parent / picture).exists())
 
     def test_every_page_says_first_what_its_reader_will_have(self):
         for path in self.pages():
