@@ -14,11 +14,12 @@ from tests.ledger import tasks
 from .base import ROOT, ProcessCase
 
 
-class OperationsTests(ProcessCase):
-    def actors(self, *args: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "testproject" / "manage.py"), "actors", *args]
-        return subprocess.run(command, env=self.environment(), capture_output=True, text=True)
+class OperationsCase(ProcessCase):
+    def heartbeats(self) -> int:
+        return WorkerRecord.objects.count()
 
+
+class PauseTests(OperationsCase):
     def test_a_paused_queue_rests_over_a_restart_until_it_is_resumed(self):
         supervisor = self.start(processes=2)
         tasks.record.send("before")
@@ -48,8 +49,11 @@ class OperationsTests(ProcessCase):
         self.broker.flush("default")
         return stays
 
-    def heartbeats(self) -> int:
-        return WorkerRecord.objects.count()
+
+class HealthTests(OperationsCase):
+    def actors(self, *args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "testproject" / "manage.py"), "actors", *args]
+        return subprocess.run(command, env=self.environment(), capture_output=True, text=True)
 
     def test_health_tells_of_missing_workers_and_the_last_counts_of_those_that_ended(self):
         tasks.record.send_many([(key,) for key in range(50)])

@@ -19,7 +19,7 @@ from django_actors.models import WaitingMessage
 from tests.ledger import tasks
 from tests.proxy import Proxy
 
-from . import test_kills, test_limits, test_signals, test_work
+from . import test_kills, test_limits, test_operations, test_signals, test_work
 from .base import ProcessCase
 from .test_outage import cpu_seconds
 
@@ -100,6 +100,10 @@ class RabbitmqTimeLimitTests(RabbitmqProcesses, test_limits.TimeLimitTests):
 
 
 class RabbitmqStopTests(RabbitmqProcesses, test_signals.StopTests):
+    pass
+
+
+class RabbitmqPauseTests(RabbitmqProcesses, test_operations.PauseTests):
     pass
 
 

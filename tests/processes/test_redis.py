@@ -17,7 +17,7 @@ from tests.ledger import tasks
 from tests.proxy import Proxy
 from tests.redis_server import PROGRAM, RedisServer
 
-from . import test_kills, test_limits, test_signals, test_work
+from . import test_kills, test_limits, test_operations, test_signals, test_work
 from .base import ProcessCase
 from .test_outage import cpu_seconds
 
@@ -80,6 +80,10 @@ class RedisTimeLimitTests(RedisProcesses, test_limits.TimeLimitTests):
 
 
 class RedisStopTests(RedisProcesses, test_signals.StopTests):
+    pass
+
+
+class RedisPauseTests(RedisProcesses, test_operations.PauseTests):
     pass
 
 
