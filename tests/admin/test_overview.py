@@ -45,7 +45,7 @@ class PageTests(OverviewCase):
         text = Page(self.look()).text
 
         self.assertIn("Broker: DatabaseBroker. It answers.", text)
-        self.assertIn("mail 3 0 1 1 ", text)
+        self.assertIn("mail open Pause mail 3 0 1 1 ", text)
         self.assertIn("10.0 %", text)
         self.assertIn("mars 7 mail 1 of 8 ", text)
         self.assertIn("the-id", text)
