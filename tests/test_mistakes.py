@@ -18,7 +18,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
 from django.core.management.base import SystemCheckError
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.test import SimpleTestCase, TestCase, modify_settings, override_settings
 from django.utils.translation import gettext_lazy
 
@@ -259,6 +259,18 @@ class CommandTests(TestCase):
             runactors.refuse_stub()
 
         self.assertEqual(caught.exception.returncode, 2)
+
+    def test_a_sqlite_that_is_not_set_up_for_several_writers(self):
+        plain = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
+
+        with (
+            actors_settings(),
+            mock.patch.object(connections, "settings", plain),
+            self.assertLogs("django_actors.MainProcess", "WARNING") as log,
+        ):
+            runactors.warn_of_sqlite()
+
+        self.assertIn("may fail with 'database is locked'. Set its OPTIONS to", log.output[0])
 
     def test_settings_that_are_wrong(self):
         with (

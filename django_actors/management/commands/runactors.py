@@ -29,6 +29,7 @@ from django.utils.module_loading import import_string
 
 from django_actors import __version__, logs
 from django_actors.brokers import STUB, get_broker
+from django_actors.checks import check_sqlite
 from django_actors.children import worker_command
 from django_actors.claims import describe_trouble
 from django_actors.conf import settings
@@ -79,6 +80,7 @@ class Command(BaseCommand):
             until_it_answers(check_tables)
             until_it_answers(get_broker().ping)
             warn_of_unknown_queues(flags["queues"])
+            warn_of_sqlite()
             let_go()
             code = supervise(flags, verbosity)
         if code:
@@ -149,6 +151,11 @@ def warn_of_unknown_queues(queues: list[str] | None) -> None:
     for name in queues or []:
         if name not in known:
             logger.warning("No actor uses queue %r.%s", name, nearest(name, known))
+
+
+def warn_of_sqlite() -> None:
+    for concern in check_sqlite():
+        logger.warning("%s %s", concern.msg, concern.hint)
 
 
 def let_go() -> None:
