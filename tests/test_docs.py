@@ -55,6 +55,7 @@ from django_actors.waiting_room import WaitingRoom
 
 from .projects import ROOT, TIMEOUT_S, clean_environment, end_group
 from .support import keep_log
+from .test_layers import FLOOR_OF
 
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "django_actors"
@@ -189,6 +190,14 @@ class ReferenceTests(SimpleTestCase):
                 for flag in FLAGS
             },
         )
+
+    def test_floors(self):
+        rows = read_rows("explanation/architecture.md", "floor", "modules")
+
+        for row in rows:
+            for name in names_in(row[1]):
+                with self.subTest(name):
+                    self.assertEqual(FLOOR_OF[name], int(row[0]))
 
     def test_environment_variables(self):
         rows = read_rows("reference/environment.md", "variable", "flag")
