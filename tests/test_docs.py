@@ -73,12 +73,20 @@ PAGES = [
     "docs/how-to/move-between-brokers.md",
     "docs/how-to/move-from-another-queue.md",
     "docs/how-to/send-after-commit.md",
+    "docs/how-to/sign-messages.md",
     "docs/how-to/write-a-middleware.md",
     "docs/how-to/zero-downtime-deploys.md",
     "docs/how-to/requeue-a-dead-letter.md",
     "docs/how-to/add-a-broker.md",
     "docs/explanation/delivery-guarantees.md",
 ]
+
+# Their tests are TutorialTests, and tests/testing/test_docs.py.
+TESTED_ELSEWHERE = {
+    "docs/tutorial.md",
+    "docs/how-to/test-an-actor.md",
+    "docs/how-to/move-your-tests.md",
+}
 
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (at the end of )?([\w/]+\.py)\n")
@@ -410,6 +418,15 @@ class PageTests(SimpleTestCase):
                 self.assertTrue(title.startswith("# "))
                 self.assertEqual(nothing, "")
                 self.assertTrue(first.startswith("At the end of this page "), first)
+
+    def test_every_page_with_examples_is_run(self):
+        names = [str(path.relative_to(ROOT)) for path in [*self.pages(), *ROOT.glob("*.md")]]
+
+        with_examples = {
+            name for name in names if any(b.language == "python" for b in read_blocks(name))
+        }
+
+        self.assertEqual(with_examples, {*PAGES, *TESTED_ELSEWHERE})
 
     def test_every_python_block_is_python(self):
         for path in self.pages():
