@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock, skipUnless
 
+import redis
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
@@ -21,12 +22,14 @@ from django.core.management.base import SystemCheckError
 from django.db import OperationalError, connection, connections, transaction
 from django.test import SimpleTestCase, TestCase, modify_settings, override_settings
 from django.utils.translation import gettext_lazy
+from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError
 
 from django_actors import Actor, actor, checks, conf
 from django_actors.brokers import build_broker
 from django_actors.brokers.rabbitmq import RabbitmqBroker
 from django_actors.brokers.rabbitmq_link import describe, too_old
 from django_actors.brokers.redis import RedisBroker
+from django_actors.brokers.redis_connection import unavailable
 from django_actors.claims import describe_trouble
 from django_actors.cures import cure_of
 from django_actors.delivery import Delivery
@@ -200,6 +203,21 @@ class ServerTests(SimpleTestCase):
         self.assertIn(text, cure_of(socket.gaierror(-2, "Name or service not known")))
         self.assertIn(text, describe(socket.gaierror(-2, "Name or service not known")))
 
+    def test_a_login_that_is_refused(self):
+        server = mock.Mock(place="cache:6379/0")
+        refused = redis.AuthenticationError("invalid username-password pair")
+
+        self.assertEqual(
+            str(unavailable(server, refused)),
+            "Redis at cache:6379/0 does not work: invalid username-password pair. Correct the "
+            "user name and the password in DJANGO_ACTORS['BROKER'].",
+        )
+        self.assertEqual(
+            describe(ProbableAuthenticationError()),
+            "it refused the user name or the password. Correct them in DJANGO_ACTORS['BROKER'].",
+        )
+        self.assertIn("no such virtual host", describe(ProbableAccessDeniedError()))
+
     def test_a_cause_that_is_not_known_has_no_cure(self):
         self.assertEqual(cure_of(ValueError("?")), "")
         self.assertEqual(cure_of(None), "")
@@ -259,6 +277,13 @@ class CommandTests(TestCase):
             runactors.refuse_stub()
 
         self.assertEqual(caught.exception.returncode, 2)
+
+    def test_a_misspelled_flag(self):
+        parser = runactors.Command().create_parser("manage.py", "runactors")
+
+        for given, meant in (("--tread", "--threads"), ("--queue-name=mail", "--queues")):
+            with self.assertRaisesMessage(CommandError, f"Did you mean '{meant}'?"):
+                parser.parse_args([given])
 
     def test_a_sqlite_that_is_not_set_up_for_several_writers(self):
         plain = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}

@@ -33,7 +33,12 @@ def setuptools_version() -> int:
         return 0
 
 
-@unittest.skipIf(setuptools_version() < 77, "needs setuptools 77, which is in the extra [test]")
+needs_setuptools = unittest.skipIf(
+    setuptools_version() < 77, "needs setuptools 77, which is in the extra [test]"
+)
+
+
+@needs_setuptools
 class WheelTests(SimpleTestCase):
     names: ClassVar[set[str]]
     header: ClassVar[Message]
@@ -79,6 +84,7 @@ class WheelTests(SimpleTestCase):
 
 
 @tag("processes")
+@needs_setuptools
 class InstalledTests(test_docs.TutorialTests):
     """Follows the tutorial with the wheel and what it requires, and nothing of this repository."""
 

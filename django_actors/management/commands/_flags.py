@@ -16,6 +16,8 @@ from typing import Any
 import environ
 from django.core.management.base import CommandError, CommandParser
 
+from django_actors.registry import nearest
+
 BAD_ARGUMENT = 2
 TRUE = {"1", "true", "yes", "on", "y"}
 FALSE = {"0", "false", "no", "off", "n"}
@@ -158,6 +160,15 @@ def add_flags(parser: CommandParser) -> None:
     for flag in FLAGS:
         text = f"{flag.help} [{flag.variable}]"
         parser.add_argument(f"--{flag.name}", default=None, help=text, **flag.how)
+
+
+def explain(message: str) -> str:
+    """Return what argparse complains of, with the flags that were meant."""
+    if "unrecognized arguments" not in message:
+        return message
+    known = [f"--{flag.name}" for flag in FLAGS]
+    given = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+    return message + "".join(nearest(word, known) for word in given)
 
 
 def read_flags(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from django_actors.registry import nearest
 from django_actors.supervisor import BROKER_UNREACHABLE, NOT_BOOTABLE, Supervisor
 from django_actors.watch import Watcher
 
-from ._flags import add_flags, read_flags
+from ._flags import add_flags, explain, read_flags
 
 logger = logging.getLogger("django_actors.MainProcess")
 
@@ -58,6 +58,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_flags(parser)
+        complain = parser.error
+        # Django makes the parser itself, and argparse asks no other object.
+        vars(parser)["error"] = lambda message: complain(explain(message))
 
     def check(self, *args: Any, **kwargs: Any) -> Any:
         try:
