@@ -5,6 +5,7 @@ Redis servers of a test's own: to be stopped, filled, joined to a Cluster, or wa
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,8 @@ from typing import Any
 
 import redis
 
-PROGRAM = shutil.which("redis-server")
+# Another program is tried with TEST_REDIS_SERVER: an older Redis, or Valkey.
+PROGRAM = shutil.which(os.environ.get("TEST_REDIS_SERVER", "redis-server"))
 TIMEOUT_S = 30.0
 
 
