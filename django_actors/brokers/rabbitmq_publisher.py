@@ -137,6 +137,7 @@ class Publisher:
         self._link: Link | None = None
         self._channel: Any = None
         self._trouble: BrokerUnavailable | None = None
+        self._refused = False
         self._failures = 0
         self._wanted = threading.Event()
         self._closing = False
@@ -287,7 +288,10 @@ class Publisher:
         link = self._link
         assert link is not None
         self._take_up_stranded()
-        if self._inbox and not link.is_blocked:
+        if self._refused and not self._unconfirmed:
+            # In RabbitMQ 3.10 a channel whose queue lost its leader refuses for ever.
+            raise BrokerUnavailable("RabbitMQ refused a message.")
+        if self._inbox and not link.is_blocked and not self._refused:
             self._pump()
         busy = self._unconfirmed or self._inbox or self._stranded
         link.step(BUSY_S if busy else IDLE_S)
@@ -391,14 +395,15 @@ class Publisher:
     def _on_confirmation(self, frame: Any) -> None:
         method = frame.method
         self._heard_at = time.monotonic()
-        self._failures = 0
-        self._trouble = None
         tag = method.delivery_tag
         tags = [tag]
         if method.multiple:
             # In the order they were sent, so the oldest come first.
             tags = list(itertools.takewhile(lambda each: each <= tag, self._unconfirmed))
         taken = method.NAME == "Basic.Ack"
+        if taken:
+            self._failures = 0
+            self._trouble = None
         for each in tags:
             parcel = self._unconfirmed.pop(each, None)
             if parcel is not None:
@@ -417,7 +422,7 @@ class Publisher:
         elif taken:
             parcel.batch.confirm()
         else:
-            self._trouble = BrokerUnavailable("RabbitMQ refused a message.")
+            self._refused = True
             self._inbox.append(parcel)
 
     def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -442,6 +447,7 @@ class Publisher:
         self._unconfirmed.clear()
         self._declaring.clear()
         self._sent = self._bytes = 0
+        self._refused = False
         if link is not None:
             link.close() if farewell else link.drop()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import statistics
-import subprocess
 import time
 import unittest
 import uuid
@@ -15,7 +14,6 @@ import pika
 
 from django_actors.brokers.rabbitmq import RabbitmqBroker
 from django_actors.errors import BrokerUnavailable
-from django_actors.models import WaitingMessage
 from tests.ledger import tasks
 from tests.proxy import Proxy
 
@@ -28,17 +26,9 @@ URL = os.environ.get("TEST_RABBITMQ_URL", "")
 # Heavy cases have a size for every day; ACTORS_TEST_SCALE makes them as large as they matter.
 SCALE = int(os.environ.get("ACTORS_TEST_SCALE", "1"))
 
-# Whether the tests may stop the server: "1" where it is on this machine and nobody else uses it,
-# "elsewhere" where a run of its own does it, after the others.
-STOP_SERVER = os.environ.get("ACTORS_TEST_STOP_RABBITMQ", "")
-
 
 def with_option(url: str, option: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{option}"
-
-
-def rabbitmqctl(*arguments: str) -> None:
-    subprocess.run(["rabbitmqctl", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 @unittest.skipUnless(URL, "needs RabbitMQ")
@@ -261,67 +251,3 @@ class RabbitmqOutageTests(RabbitmqProcesses):
 
         self.wait_for_keys(2)
         self.assertLess(self.ledger("ran")[-1].at - deleted_at, 2)
-
-
-@unittest.skipUnless(STOP_SERVER == "1", "may not stop RabbitMQ (ACTORS_TEST_STOP_RABBITMQ=1)")
-class RabbitmqServerTests(RabbitmqProcesses):
-    def test_workers_go_on_soon_after_a_restart_and_nothing_is_lost(self):
-        self.start(processes=2, threads=4)
-        tasks.work.send_many([(key, 0.02) for key in range(600)])
-        tasks.work.send("long", 6)
-        self.wait_for_keys(100)
-
-        rabbitmqctl("stop_app")
-        time.sleep(2)
-        rabbitmqctl("start_app")
-        back_at = time.time()
-
-        self.wait_until(
-            lambda: any(entry.at > back_at for entry in self.ledger("began")), "a worker to go on"
-        )
-        first = min(entry.at for entry in self.ledger("began") if entry.at > back_at)
-        self.assertLess(first - back_at, 2)
-        self.wait_for_keys(601)
-        self.wait_until_settled()
-
-    def test_a_memory_alarm_refuses_sends_and_lets_workers_finish(self):
-        self.start(processes=1, threads=4)
-        tasks.work.send_many([(key, 0.5) for key in range(16)])
-        self.wait_for_keys(4)
-
-        self.addCleanup(rabbitmqctl, "set_vm_memory_high_watermark", "0.4")
-        rabbitmqctl("set_vm_memory_high_watermark", "0.0001")
-        began = time.monotonic()
-        with self.assertRaisesMessage(BrokerUnavailable, "low on memory"):
-            for _ in range(100):
-                tasks.record.send("refused")
-        self.assertLess(time.monotonic() - began, 8)
-        self.wait_for_keys(16)
-        rabbitmqctl("set_vm_memory_high_watermark", "0.4")
-
-        tasks.record.send("over")
-        self.wait_until(lambda: self.times()["over"], "a message after the alarm")
-        self.wait_until_settled()
-
-    def test_an_actor_may_run_longer_than_the_server_allows(self):
-        self.addCleanup(set_consumer_timeout, 1_800_000)
-        set_consumer_timeout(10_000)
-        self.broker_url = with_option(self.broker_url, "consumer_timeout=10000")
-        self.start(processes=2, threads=2)
-
-        tasks.work.send("long", 75)
-        self.wait_until(WaitingMessage.objects.exists, "its row")
-
-        self.wait_for_keys(1, timeout=100)
-        self.wait_until_settled()
-        self.assertEqual(self.times("began")["long"], 1)
-        self.assertFalse(WaitingMessage.objects.exists())
-        self.assertNotIn("Lost queue", self.log())
-
-
-def set_consumer_timeout(milliseconds: int) -> None:
-    rabbitmqctl("eval", f"application:set_env(rabbit, consumer_timeout, {milliseconds}).")
-
-
-if STOP_SERVER == "elsewhere":
-    del RabbitmqServerTests
