@@ -337,7 +337,9 @@ class Server:
             if self._inspected:
                 return
             facts = self._ask_for_facts()
-            if facts.get("redis_mode") == "cluster" and self.place.kind == "server":
+            # Valkey has another name for it.
+            mode = facts.get("redis_mode") or facts.get("server_mode")
+            if mode == "cluster" and self.place.kind == "server":
                 self.place = replace(self.place, kind="cluster")
             self._inspected = True
 

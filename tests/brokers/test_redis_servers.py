@@ -1,13 +1,16 @@
-"""The Redis broker on servers of its own: full, restarted, in a Cluster, watched by Sentinels."""
+"""The Redis broker on servers of its own: encrypted, full, restarted, a Cluster, with Sentinels."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 import unittest
+from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
 import redis
+import trustme
 from django.test import tag
 
 from django_actors.brokers import redis_publication
@@ -17,7 +20,7 @@ from django_actors.delivery import Delivery
 from django_actors.errors import BrokerUnavailable
 from django_actors.message import Envelope
 from tests.engine import EngineCase, begin, silence, wait_until
-from tests.redis_server import PROGRAM, RedisCluster, RedisServer, WatchedRedis
+from tests.redis_server import PROGRAM, RedisCluster, RedisServer, WatchedRedis, free_port
 
 from .contract import BrokerContract, bodies_of
 from .test_redis import RedisMixin
@@ -58,6 +61,39 @@ class OwnServerCase(EngineCase):
 
         wait_until(is_enough, f"{count} messages")
         return found
+
+
+@tag("processes")
+@needs_program
+class EncryptedTests(OwnServerCase):
+    def setUp(self) -> None:
+        super().setUp()
+        directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        authority = trustme.CA()
+        self.ca, pem = directory / "ca.pem", directory / "server.pem"
+        authority.cert_pem.write_to_path(self.ca)
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
+        self.port = free_port()
+        server = RedisServer(
+            ("tls-port", str(self.port)),
+            ("tls-cert-file", str(pem)),
+            ("tls-key-file", str(pem)),
+            ("tls-auth-clients", "no"),
+        )
+        self.addCleanup(server.close)
+
+    def test_messages_travel_encrypted_to_a_server_that_is_trusted(self):
+        self.use_broker(f"rediss://localhost:{self.port}/0?ssl_ca_certs={self.ca}")
+
+        self.publish(b"x")
+
+        self.assertEqual(self.take_one(self.consume()).body, b"x")
+
+    def test_a_server_nobody_vouches_for_is_an_error_that_says_so(self):
+        self.use_broker(f"rediss://localhost:{self.port}/0")
+
+        with self.assertRaisesRegex(BrokerUnavailable, "certificate"):
+            self.broker.ping()
 
 
 @tag("processes")
