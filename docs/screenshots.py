@@ -8,6 +8,7 @@ had a bad day, serves the test project, and writes PNG files to ``docs/images``.
 from __future__ import annotations
 
 import argparse
+import json
 import linecache
 import logging
 import os
@@ -126,6 +127,55 @@ def fail(message: Any, *, attempts: int) -> None:
         clock.set_source(lambda ended=began + 2 * MINUTE_MS: ended)
 
 
+def have_workers(shop: Any) -> None:
+    """Write what workers would have written of themselves and of the last day."""
+    from django_actors import clock
+    from django_actors.models import ActorCount, Period, WorkerRecord
+
+    dice = random.Random(7)
+    now = clock.now_ms()
+    running = [
+        {"message_id": f"{n}", "actor_name": name, "queue_name": queue, "since_ms": now - age}
+        for n, (name, queue, age) in enumerate(
+            [("shop.charge", "payments", 2_400), ("shop.resize_picture", "pictures", 41_000)]
+        )
+    ]
+    for number, host in enumerate(("web1", "web1", "web2", "web2")):
+        WorkerRecord.objects.create(
+            owner=f"shop-{number}",
+            host=host,
+            pid=4_100 + 7 * number,
+            queues=json.dumps(["default", "mail", "payments", "pictures"]),
+            threads=8,
+            busy=len(running) if number == 1 else 0,
+            running=json.dumps(running if number == 1 else []),
+            memory_bytes=(86 + 5 * number) * 1024 * 1024,
+            started_ms=now - 30 * HOUR_MS,
+            # They would go on renewing it while the pictures are made.
+            seen_ms=now + 5 * MINUTE_MS,
+        )
+    actors = {"shop.charge": "payments", "shop.send_receipt": "mail"}
+    actors["shop.resize_picture"] = "pictures"
+    spans = ((Period.MINUTE, MINUTE_MS, 60, 40), (Period.HOUR, HOUR_MS, 24, 2_400))
+    for period, length_ms, count, most in spans:
+        for name, queue in actors.items():
+            for number in range(count):
+                done = dice.randrange(most // 4, most)
+                failed = dice.randrange(1 + done // 12)
+                ActorCount.objects.create(
+                    period=period,
+                    bucket_ms=now - now % length_ms - number * length_ms,
+                    queue_name=queue,
+                    actor_name=name,
+                    succeeded=done,
+                    failed=failed,
+                    retried=failed,
+                    run_ms=done * 45,
+                )
+    shop.resize_picture.send_many([(f"/srv/media/{number}.jpg",) for number in range(37)])
+    shop.send_receipt.send_many([(number, "ada@example.com") for number in range(4)])
+
+
 def age_rows() -> None:
     """Give the rows the times that they would have if workers had run."""
     from django.db.models import F
@@ -156,7 +206,12 @@ def find_shots() -> list[Shot]:
     of_group = reverse("admin:django_actors_errorgroup_change", args=[group.pk])
     of_letter = reverse("admin:django_actors_deadletter_change", args=[letter.pk])
     scheduled = reverse("admin:django_actors_scheduledmessage_changelist")
+    overview = reverse("admin:django_actors_overview_changelist")
     return [
+        Shot("overview", overview),
+        Shot("overview-dark", overview, "dark"),
+        Shot("overview-phone", overview, viewport=PHONE),
+        Shot("actors", reverse("admin:django_actors_actorsummary_changelist")),
         Shot("error-groups", groups),
         Shot("error-groups-dark", groups, "dark"),
         Shot("error-group", of_group),
@@ -198,36 +253,39 @@ def log_in() -> str:
     return client.cookies[settings.SESSION_COOKIE_NAME].value
 
 
-def take(shots: list[Shot], site: str, session: str, wanted: list[str]) -> None:
+def take(shots: list[Shot], site: str, session: str, options: argparse.Namespace) -> None:
     """Look at each page in Chromium, and keep what is seen."""
     from playwright.sync_api import sync_playwright
 
-    IMAGES.mkdir(exist_ok=True)
+    options.to.mkdir(exist_ok=True)
     path = os.environ.get("ACTORS_TEST_CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         for shot in shots:
-            if wanted and shot.name not in wanted:
+            if options.names and shot.name not in options.names:
                 continue
             context = browser.new_context(viewport=shot.viewport, color_scheme=shot.scheme)
             context.add_cookies([{"name": "sessionid", "value": session, "url": site}])
             page = context.new_page()
-            page.goto(site + shot.path, wait_until="networkidle")
-            page.screenshot(path=IMAGES / f"{shot.name}.png")
+            page.goto(site + shot.path, wait_until="load")
+            file = options.to / f"{shot.name}.png"
+            page.screenshot(path=file)
             context.close()
-            size = (IMAGES / f"{shot.name}.png").stat().st_size
-            print(f"{shot.name}.png: {size // 1024} KiB")
+            size = file.stat().st_size
+            print(f"{file.name}: {size // 1024} KiB")
         browser.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("names", nargs="*", help="of the pictures; all without any")
-    wanted = parser.parse_args().names
+    parser.add_argument("--to", type=Path, default=IMAGES, metavar="DIRECTORY")
+    options = parser.parse_args()
     sys.path[:0] = [str(ROOT), str(ROOT / "testproject")]
     with tempfile.TemporaryDirectory() as directory:
         os.environ["DATABASE_URL"] = f"sqlite:///{directory}/shop.sqlite3"
-        os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
+        # Other settings may show another theme.
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
         # Playwright runs a loop in this thread; the queries do not mind.
         os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
         import django
@@ -237,10 +295,12 @@ def main() -> None:
 
         logging.disable(logging.CRITICAL)
         call_command("migrate", verbosity=0)
-        have_a_bad_day(load_shop())
+        shop = load_shop()
+        have_a_bad_day(shop)
         age_rows()
+        have_workers(shop)
         with serve() as site:
-            take(find_shots(), site, log_in(), wanted)
+            take(find_shots(), site, log_in(), options)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,14 @@ from django_actors.brokers.base import Broker
 from django_actors.brokers.database import DatabaseBroker
 from django_actors.brokers.rabbitmq import RabbitmqBroker
 from django_actors.brokers.redis import RedisBroker
+from django_actors.delivery import Reason
 from django_actors.models import Attempt, DeadLetter, Kind, Outcome, WaitingMessage
+from django_actors.rows import build_delivery_row
+from django_actors.waiting_room import WaitingRoom
 from tests.brokers.test_rabbitmq import URL as RABBITMQ_URL
 from tests.brokers.test_rabbitmq import RabbitmqCase, needs_rabbitmq
 from tests.brokers.test_redis import RedisMixin, needs_redis
-from tests.engine import EngineCase, wait_until
+from tests.engine import EngineCase, deliver, wait_until
 
 from .cases import AdminCase, OperatorMixin, Page, bury, greet
 
@@ -32,6 +35,13 @@ if TYPE_CHECKING:
     Base = EngineCase
 else:
     Base = object
+
+
+def make_dead_letter(message: Any) -> WaitingMessage:
+    """Return an unsaved row as a worker makes it."""
+    delivery = deliver(message, exception=ConnectionError("no"))
+    delivery.fail(Reason.RETRIES_EXHAUSTED)
+    return build_delivery_row(delivery)
 
 
 class RequeueContract(Base):
@@ -48,7 +58,8 @@ class RequeueContract(Base):
     def test_none_is_lost_and_none_runs_twice(self) -> None:
         ran: Counter[int] = Counter()
         ship = self.declare(lambda order: ran.update([order]), actor_name="requeue.ship")
-        rows = [bury(ship.message(number), ConnectionError("no")) for number in range(MANY)]
+        rows = [make_dead_letter(ship.message(number)) for number in range(MANY)]
+        WaitingRoom().put(rows)
         failures.count_failures(rows, "default")
         broker = self.use(self.make_broker())
         self.start_worker(broker, worker_threads=4)
@@ -56,7 +67,7 @@ class RequeueContract(Base):
 
         page = self.client.get(url)
         pages = 0
-        with mock.patch.multiple(bulk, BATCH_ROWS=50, WORK_S=0.05):
+        with mock.patch.multiple(bulk, BATCH_ROWS=min(500, MANY // 4), WORK_S=0.05):
             while page.status_code == 200:
                 page = self.client.post(url, Page(page).answer())
                 pages += 1

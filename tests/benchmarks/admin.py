@@ -95,6 +95,9 @@ def pages() -> dict[str, str]:
     groups = reverse("admin:django_actors_errorgroup_changelist")
     return {
         "index of the admin": reverse("admin:index"),
+        "overview": reverse("admin:django_actors_overview_changelist"),
+        "overview, what is live": reverse("admin:django_actors_overview_live"),
+        "actors": reverse("admin:django_actors_actorsummary_changelist"),
         "dead letters": dead_list,
         "dead letters, the last hour": f"{dead_list}?age=hour",
         "dead letters of an error group": f"{dead_list}?fingerprint={group.pk}",
