@@ -198,9 +198,10 @@ class Job:
         deadline = time.monotonic() + WORK_S
         try:
             while batch := self._next_batch():
+                # One at least: what is slow to find comes to its end, too.
+                self._do(batch)
                 if time.monotonic() >= deadline:
                     return False
-                self._do(batch)
             self.finished = True
         except DatabaseError:
             logger.exception("%s stopped after %d rows", self._operation.name, self.progress.done)

@@ -67,7 +67,7 @@ class RequeueContract(Base):
 
         page = self.client.get(url)
         pages = 0
-        with mock.patch.multiple(bulk, BATCH_ROWS=min(500, MANY // 4), WORK_S=0.05):
+        with mock.patch.multiple(bulk, BATCH_ROWS=min(500, MANY // 4), WORK_S=0.0):
             while page.status_code == 200:
                 page = self.client.post(url, Page(page).answer())
                 pages += 1

@@ -311,7 +311,7 @@ class BulkTests(AdminCase):
                 response = self.client.post(url, Page(response).answer())
 
         told = self.told(self.client.get(url))
-        self.assertEqual(handled, [2, 4])
+        self.assertEqual(handled, [2, 4, 5])
         self.assertEqual(told, ["5 messages were requeued."])
         self.assertEqual(len(self.logged()), 5)
 

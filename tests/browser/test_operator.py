@@ -58,7 +58,7 @@ class StoryTests(BrowserCase):
 
         with (
             self.no_complaints("requeue the rest"),
-            mock.patch.multiple(bulk, BATCH_ROWS=20, WORK_S=0.01),
+            mock.patch.multiple(bulk, BATCH_ROWS=20, WORK_S=0.0),
         ):
             page.get_by_text("Requeue the rest").click()
             self.assertIn(str(MANY - 1), page.locator(".actors-table caption").text_content())
@@ -114,7 +114,7 @@ class DoingTests(BrowserCase):
         page.locator("[name=action]").select_option("discard")
         page.locator("#changelist-form button[type=submit]").first.click()
 
-        with mock.patch.multiple(bulk, BATCH_ROWS=1, WORK_S=0.001):
+        with mock.patch.multiple(bulk, BATCH_ROWS=1, WORK_S=0.0):
             page.locator("input[type=submit].default").click()
             page.get_by_role("button", name="Stop").click()
             page.locator(".messagelist").wait_for()
