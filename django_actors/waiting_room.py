@@ -8,15 +8,14 @@ place where both meet.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import DatabaseError, connections, transaction
-from django.db.models import Count, Q
+from django.db.models import Q
 from django.utils import timezone
 
 from . import clock, failures
@@ -46,24 +45,6 @@ QUIET_POLL_S = 0.5
 
 # SQLite takes no more than 999 parameters in old versions.
 MOST_KEYS = 900
-
-
-class Waiting(NamedTuple):
-    """
-    How many rows each queue has.
-
-    Attributes:
-        is_capped: Whether there may be more than were counted.
-    """
-
-    dead: dict[str, int]
-    scheduled: dict[str, int]
-    is_capped: bool
-
-    @property
-    def queue_names(self) -> set[str]:
-        """The queues that have any."""
-        return {*self.dead, *self.scheduled}
 
 
 _COLUMNS = ("id", "message_id", "queue_name", "priority", "body", "due_ms")
@@ -272,27 +253,6 @@ class WaitingRoom:
         """Return whether a message of a queue waits here for its time."""
         rows = self._rows().filter(queue_name=queue_name).exclude(kind=Kind.DEAD)
         return bool(rows.exists())
-
-    def count(self, *, at_most: int | None = None) -> Waiting:
-        """
-        Count rows by queue.
-
-        Args:
-            at_most: Of dead letters, and of scheduled messages, to look at; a million of them
-                would take as long as somebody waits for a page.
-        """
-        dead = self._count(Q(kind=Kind.DEAD), "-stored_at", at_most)
-        scheduled = self._count(Q(due_ms__isnull=False), "due_ms", at_most)
-        is_capped = at_most in (sum(dead.values()), sum(scheduled.values()))
-        return Waiting(dead, scheduled, is_capped)
-
-    def _count(self, where: Q, order: str, at_most: int | None) -> dict[str, int]:
-        rows = self._rows().filter(where)
-        if at_most is None:
-            pairs = rows.order_by().values_list("queue_name").annotate(count=Count("pk"))
-            return dict(pairs)
-        # In the order of an index, so that it can stop early.
-        return dict(Counter(rows.order_by(order).values_list("queue_name", flat=True)[:at_most]))
 
     def prune(self, *, older_than_ms: int, limit: int = 1_000) -> int:
         """Delete up to *limit* dead letters older than *older_than_ms*, and return how many."""

@@ -19,14 +19,12 @@ from django.contrib.admin.models import LogEntry
 from django.core.exceptions import BadRequest
 from django.db import DatabaseError, OperationalError, connections, transaction
 from django.db.models import Count, Max, Q, QuerySet
-from django.db.models.functions import Length
 from django.http import QueryDict
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_actors.claims import is_locked_out
-from django_actors.conf import settings
-from django_actors.models import WaitingMessage
+from django_actors.control.messages import BATCH_BYTES, BATCH_ROWS, may_run, next_batch
 from django_actors.registry import registry
 from django_actors.waiting_room import WaitingRoom
 
@@ -36,10 +34,6 @@ from .texts import shorten
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# One transaction, and what is in memory at a time.
-BATCH_ROWS = 500
-BATCH_BYTES = 8 * 1024 * 1024
 
 # Web servers commonly end a request after 30 seconds.
 WORK_S = 8.0
@@ -210,16 +204,17 @@ class Job:
 
     def _next_batch(self) -> list[Any]:
         progress = self.progress
-        rows = self._rows.filter(progress.limit(), pk__gt=progress.cursor).order_by("pk")
-        light = rows.annotate(size=Length("body")).only(
-            "kind", "stored_at", "message_id", "call", "actor_name"
+        return next_batch(
+            self._rows.filter(progress.limit()),
+            after=progress.cursor,
+            most_rows=BATCH_ROWS,
+            most_bytes=BATCH_BYTES,
         )
-        return list(_take(light[:BATCH_ROWS]))
 
     def _do(self, batch: list[Any]) -> None:
         done = self._again_when_locked(lambda: self._do_together(batch))
         left = [row for row in batch if row.pk not in done]
-        undecodable = sum(self._operation.needs_message and not _may_run(row) for row in left)
+        undecodable = sum(self._operation.needs_message and not may_run(row) for row in left)
         self.progress.done += len(batch) - len(left)
         self.progress.undecodable += undecodable
         self.progress.changed += len(left) - undecodable
@@ -248,25 +243,6 @@ class Job:
                     raise
             time.sleep(LOCK_PAUSE_S * 2**attempt)
         return work()
-
-
-def _may_run(row: WaitingMessage) -> bool:
-    if row.message_id is None or settings.SIGNING == "off":
-        return row.message_id is not None
-    try:
-        return row.runnable is not None
-    except WaitingMessage.DoesNotExist:
-        # Its body was not read yet, and it is gone.
-        return True
-
-
-def _take(rows: Any) -> Iterator[Any]:
-    size = 0
-    for row in rows:
-        size += row.size or 0
-        yield row
-        if size >= BATCH_BYTES:
-            return
 
 
 def report(

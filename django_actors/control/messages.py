@@ -62,11 +62,8 @@ class Selection:
         """Yield the rows that were stored by *until*, as ``WaitingRoom.hold()`` wants them."""
         cursor = 0
         while True:
-            rows = self._queryset().filter(stored_at__lte=until, pk__gt=cursor).order_by("pk")
-            light = rows.annotate(size=Length("body")).only(
-                "kind", "stored_at", "message_id", "call", "actor_name"
-            )
-            batch = list(_take(light[:BATCH_ROWS]))
+            rows = self._queryset().filter(stored_at__lte=until)
+            batch = next_batch(rows, after=cursor, most_rows=BATCH_ROWS, most_bytes=BATCH_BYTES)
             if not batch:
                 return
             yield batch
@@ -76,13 +73,42 @@ class Selection:
         return self.model.objects.using(settings.DATABASE).filter(self.where)
 
 
-def _take(rows: Any) -> Iterator[Any]:
+def next_batch(rows: Any, *, after: int, most_rows: int, most_bytes: int) -> list[Any]:
+    """
+    Return the next rows of a queryset in the order of their keys, without their bodies.
+
+    Args:
+        after: Key of the last row that was looked at.
+
+        most_bytes: Of the bodies all together; one row at least is returned.
+    """
+    light = (
+        rows.filter(pk__gt=after)
+        .order_by("pk")
+        .annotate(size=Length("body"))
+        .only("kind", "stored_at", "message_id", "call", "actor_name")
+    )
+    return list(_take(light[:most_rows], most_bytes))
+
+
+def _take(rows: Any, most_bytes: int) -> Iterator[Any]:
     size = 0
     for row in rows:
         size += row.size or 0
         yield row
-        if size >= BATCH_BYTES:
+        if size >= most_bytes:
             return
+
+
+def may_run(row: WaitingMessage) -> bool:
+    """Return whether a row holds a message that a worker would run."""
+    if row.message_id is None or settings.SIGNING == "off":
+        return row.message_id is not None
+    try:
+        return row.runnable is not None
+    except WaitingMessage.DoesNotExist:
+        # Its body was not read yet, and it is gone.
+        return True
 
 
 def dead_letters(
@@ -221,7 +247,7 @@ def requeue(
         done = {message.message_id for message in messages}
         return {row.pk for row in rows if row.message_id in done}
 
-    return _do(selection, work, progress)
+    return _do(selection, work, progress, needs_message=True)
 
 
 def discard(selection: Selection, *, progress: Progress | None = None) -> Report:
@@ -258,6 +284,8 @@ def _do(
     selection: Selection,
     work: Callable[[WaitingRoom, Sequence[Any]], Collection[int]],
     progress: Progress | None,
+    *,
+    needs_message: bool = False,
 ) -> Report:
     room = WaitingRoom()
     connection = connections[room.alias]
@@ -268,7 +296,8 @@ def _do(
         report.done += len(done)
         for row in batch:
             if row.pk not in done:
-                report.skipped[CHANGED if row.message_id else NO_MESSAGE] += 1
+                left_out = needs_message and not may_run(row)
+                report.skipped[NO_MESSAGE if left_out else CHANGED] += 1
         if progress is not None:
             progress(report)
     return report

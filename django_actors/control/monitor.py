@@ -17,9 +17,9 @@ from django_actors.conf import settings
 from django_actors.errors import BrokerUnavailable
 from django_actors.models import Period, WorkerRecord
 from django_actors.registry import RegisteredActor, registry
-from django_actors.waiting_room import Waiting, WaitingRoom
 
 from .history import Buckets, Figures, buckets, by_actor, by_queue, total
+from .waiting import Waiting, count_waiting
 
 # What throughput and the failure rate of a queue are taken from.
 RECENT_MINUTES = 5
@@ -217,7 +217,7 @@ def queues(
         count_at_most: Scheduled messages and dead letters to count; all where it is ``None``.
     """
     alias = settings.DATABASE
-    waiting = WaitingRoom().count(at_most=count_at_most)
+    waiting = count_waiting(alias, at_most=count_at_most)
     paused = pauses.find(alias)
     minutes = by_queue(Period.MINUTE, HOUR_MINUTES, alias)
     hours = by_queue(Period.HOUR, DAY_HOURS, alias)
