@@ -293,7 +293,7 @@ class CommandTests(TestCase):
             mock.patch.object(connections, "settings", plain),
             self.assertLogs("django_actors.MainProcess", "WARNING") as log,
         ):
-            runactors.warn_of_sqlite()
+            runactors.warn_of_databases()
 
         self.assertIn("may fail with 'database is locked'. Set its OPTIONS to", log.output[0])
 
@@ -374,6 +374,12 @@ class CharacterSetTests(EngineCase):
         self.assertEqual(found.id, "django_actors.W004")
         self.assertIn("django_actors_waitingmessage", found.msg)
         self.assertNotIn("django_actors_lease", found.msg)
+
+    def test_the_start_of_the_workers_names_them_too(self):
+        with self.assertLogs("django_actors.MainProcess", "WARNING") as log:
+            runactors.warn_of_databases()
+
+        self.assertIn("CONVERT TO CHARACTER SET utf8mb4", log.output[0])
 
     def test_a_dead_letter_is_kept_with_its_strange_characters_spelled_out(self):
         message = make_message(args=["\N{PARTY POPPER}"])

@@ -29,7 +29,7 @@ from django.utils.module_loading import import_string
 
 from django_actors import __version__, logs
 from django_actors.brokers import STUB, get_broker
-from django_actors.checks import check_sqlite
+from django_actors.checks import check_character_sets, check_sqlite
 from django_actors.children import worker_command
 from django_actors.claims import describe_trouble
 from django_actors.conf import settings
@@ -83,7 +83,7 @@ class Command(BaseCommand):
             until_it_answers(check_tables)
             until_it_answers(get_broker().ping)
             warn_of_unknown_queues(flags["queues"])
-            warn_of_sqlite()
+            until_it_answers(warn_of_databases)
             let_go()
             code = supervise(flags, verbosity)
         if code:
@@ -156,8 +156,8 @@ def warn_of_unknown_queues(queues: list[str] | None) -> None:
             logger.warning("No actor uses queue %r.%s", name, nearest(name, known))
 
 
-def warn_of_sqlite() -> None:
-    for concern in check_sqlite():
+def warn_of_databases() -> None:
+    for concern in [*check_sqlite(), *check_character_sets(connections)]:
         logger.warning("%s %s", concern.msg, concern.hint)
 
 
