@@ -46,6 +46,9 @@ class RedisMachineTests(RedisMixin, World, EngineCase):
 @tag("processes")
 @needs_rabbitmq
 class RabbitmqMachineTests(World, RabbitmqCase):
+    # What is published into a new lane, another connection has to be told of.
+    knows_at_once = False
+
     def make_broker(self) -> Broker:
         return RabbitmqBroker(RABBITMQ_URL)
 
