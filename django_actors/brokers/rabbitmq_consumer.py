@@ -247,13 +247,14 @@ class RabbitmqConsumer(Consumer):
         if self._is_repeated(claim):
             return
         key = claim.lane.key
+        claim.is_suspect = self._is_suspect(claim, method) or MARK in body
         claim.lane.buffer.append(
             Delivery(
                 body,
                 queue_name=key.queue_name,
                 priority=key.priority,
                 receipt=claim,
-                redelivered=self._is_suspect(claim, method) or MARK in body,
+                redelivered=claim.is_suspect,
             )
         )
 
@@ -284,7 +285,8 @@ class RabbitmqConsumer(Consumer):
         return returned is None or not 0 < claim.deliveries <= returned
 
     def _note_returned(self, claim: Claim) -> None:
-        if claim.number:
+        # Who was a suspect stays one, also for the process that put it back.
+        if claim.number and not claim.is_suspect:
             _remember(self._returned, claim.number, claim.deliveries + 1)
 
     # ---- settling --------------------------------------------------------------

@@ -61,6 +61,8 @@ class Claim:
         since: ``time.monotonic()`` when it was handed out.
 
         is_parked: Whether the message is a row of the waiting room now.
+
+        is_suspect: Whether it was delivered before, and not only put back.
     """
 
     __slots__ = (
@@ -68,6 +70,7 @@ class Claim:
         "deliveries",
         "grant",
         "is_parked",
+        "is_suspect",
         "lane",
         "number",
         "since",
@@ -84,7 +87,7 @@ class Claim:
         self.twin: Claim | None = None
         self.deliveries = 0
         self.since = 0.0
-        self.is_parked = False
+        self.is_parked = self.is_suspect = False
 
     @property
     def is_good(self) -> bool:

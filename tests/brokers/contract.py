@@ -508,6 +508,18 @@ class BrokerContract(Base):
         self.assertEqual(bodies_of(again), [b"1", b"2"])
         self.assertTrue(all(each.redelivered for each in again))
 
+    def test_what_was_redelivered_and_put_back_stays_redelivered(self):
+        self.publish(b"x")
+        victim = self.consume(owner="victim")
+        self.take_one(victim)
+        self.kill(victim)
+        self.broker.release("victim", done=())
+        consumer = self.consume()
+
+        consumer.put_back([self.take_one(consumer)])
+
+        self.assertTrue(self.take_one(consumer).redelivered)
+
     def test_the_claims_of_the_living_are_not_released(self):
         self.publish(b"1", b"2")
         victim, living = self.consume(owner="victim"), self.consume(owner="living")

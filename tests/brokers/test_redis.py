@@ -539,16 +539,6 @@ class ClaimTests(RedisCase):
 
         self.assertFalse(self.take_one(consumer).redelivered)
 
-    def test_what_was_redelivered_and_put_back_stays_redelivered(self):
-        self.publish(b"x")
-        self.take_one(self.consume(owner="victim"))
-        self.broker.release("victim", done=())
-        consumer = self.consume()
-
-        consumer.put_back([self.take_one(consumer)])
-
-        self.assertTrue(self.take_one(consumer).redelivered)
-
     def test_what_went_to_a_connection_that_is_no_more_comes_again(self):
         self.publish(b"x")
         consumer = self.consume(owner="me")
