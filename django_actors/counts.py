@@ -91,6 +91,9 @@ class Tally:
                         numbers[_FAILED] += 1
 
     def _open(self, key: tuple[int, str, str]) -> list[float]:
+        if len(self._counts) >= 2 * MOST_ACTORS:
+            # Nothing could be written for hours: what is new is counted by nobody.
+            return [0] * len(_NUMBERS)
         if len(self._counts) >= MOST_ACTORS:
             key = (*key[:2], OTHER_ACTORS)
         return self._counts.setdefault(key, [0] * len(_NUMBERS))

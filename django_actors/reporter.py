@@ -19,7 +19,7 @@ from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connections
 
 from . import clock, pauses, roster
-from .claims import retry_when_locked
+from .claims import is_locked_out, retry_when_locked
 from .memory import resident_bytes
 
 if TYPE_CHECKING:
@@ -106,6 +106,9 @@ class Reporter:
         try:
             step()
         except (OperationalError, InterfaceError) as error:
+            if is_locked_out(error):
+                # Others are busy writing; the next time is soon enough.
+                return
             self._note_trouble(what, error)
             # It may be dead; the next attempt opens another one.
             if not connections[self._alias].in_atomic_block:

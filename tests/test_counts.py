@@ -112,6 +112,16 @@ class TallyTests(ClockMixin, TestCase):
         self.assertEqual(ActorCount.objects.filter(period=Period.MINUTE).count(), MOST_ACTORS + 1)
         self.assertEqual(minutes()[0], ("", 0, 50, 0, 50, 12_500))
 
+    def test_an_outage_of_weeks_fills_no_memory(self):
+        for _ in range(2 * MOST_ACTORS + 50):
+            self.tally.note([settled(Fate.DONE)])
+            self.clock.advance(MINUTE_MS)
+
+        self.tally.write(ALIAS)
+
+        rows = ActorCount.objects.filter(period=Period.MINUTE)
+        self.assertEqual(rows.count(), 2 * MOST_ACTORS)
+
     def test_what_could_not_be_written_is_written_the_next_time(self):
         self.tally.note([settled(Fate.DONE)])
         with (

@@ -105,6 +105,20 @@ class CountTests(ReporterCase):
         self.assertEqual(sorted(self.ran), [0, 1, 2])
         self.assertEqual([record.getMessage().count("counts") for record in logs.records], [1])
 
+    def test_a_database_that_others_are_writing_to_is_no_trouble(self):
+        locked = OperationalError("database is locked")
+        with (
+            mock.patch.object(roster, "report", side_effect=[locked, None, None]) as report,
+            mock.patch("django_actors.reporter.REPORT_S", 0.0),
+            self.assertNoLogs(LOGGER, "WARNING"),
+        ):
+            worker = Worker(self.broker)
+            assert worker.reporter is not None
+            worker.reporter.tend()
+            worker.reporter.tend()
+
+        self.assertEqual(report.call_count, 2)
+
     def test_a_heartbeat_that_cannot_be_written_stops_no_message(self):
         with (
             mock.patch.object(roster, "report", side_effect=OperationalError("no room")),
