@@ -27,10 +27,17 @@ async def fetch_later(url: str) -> int:
     return len(url)
 
 
+class Mail:
+    @actor
+    @staticmethod
+    def deliver(address: str) -> None: ...
+
+
 def right_calls() -> None:
     assert_type(greet("Ada"), str)
     assert_type(greet.send("Ada", times=2), Message)
     mail.send("ada@example.com")
+    Mail.deliver.send("ada@example.com")
     fetch.send("https://example.com")
     fetch_later.send(url="https://example.com")
     assert_type(greet.send_many([("Ada",), greet.message("Bob")]), list[Message])
@@ -46,6 +53,7 @@ def wrong_calls() -> None:
     greet.send("Ada", times="2")  # wrong
     greet.message(5)  # wrong
     mail.send("ada@example.com", "bob@example.com")  # wrong
+    Mail.deliver.send()  # wrong
     fetch.send(5)  # wrong
     fetch_later.send(url=5)  # wrong
     greet.send_with_options(("Ada",))  # wrong
