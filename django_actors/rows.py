@@ -21,7 +21,8 @@ MAX_CLASS = 255
 def storable(text: str, limit: int = MAX_TEXT) -> str:
     """Return *text* in a form that every database takes: no NUL, no half characters."""
     text = text[:limit].replace("\0", "\\x00")
-    return text.encode("utf-8", "backslashreplace").decode()
+    # Cut again: what was replaced has become longer.
+    return text.encode("utf-8", "backslashreplace").decode()[:limit]
 
 
 def spell_out(row: WaitingMessage) -> None:

@@ -82,6 +82,7 @@ class TextTests(SimpleTestCase):
         self.assertEqual(storable("a\0b"), "a\\x00b")
         self.assertEqual(storable("half \ud83d"), "half \\ud83d")
         self.assertEqual(storable("12345", 3), "123")
+        self.assertEqual(len(storable("\0" * 300, 255)), 255)
         self.assertEqual(storable("🦜"), "🦜")
 
     def test_an_exception_is_named_with_its_module(self):

@@ -6,18 +6,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django import forms
 from django.contrib.admin.utils import quote
 from django.core.exceptions import PermissionDenied
-from django.forms.widgets import Script
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 from django_actors.models import DeadLetter, Kind, ScheduledMessage, WaitingMessage
 
 from .operations import Requeue
-from .pages import operate
+from .pages import LIVE_MEDIA, operate
 from .story import find_fate, read_attempts, story_table, tell_story
 from .texts import shorten
 
@@ -25,7 +25,8 @@ REQUEUE_AND_SEE = "requeue_and_see"
 
 _REQUEUE = Requeue()
 
-FATE_MEDIA = forms.Media(js=[Script("django_actors/fate.js", type="module")])  # type: ignore[list-item]
+# How often the page of a message looks again.
+RENEW_S = 2
 
 if TYPE_CHECKING:
     from .base import WaitingMessageAdmin as _Admin
@@ -66,15 +67,22 @@ class FatePages(_Admin):
         # No database has a NUL in a text.
         attempts = [] if "\0" in message_id else read_attempts(message_id)
         fate = find_fate(message_id.replace("\0", ""), attempts)
+        news: dict[str, Any] = {
+            "fate": fate,
+            "story": story_table(list(tell_story(attempts, None))),
+            "row_url": fate.row and self._url_of_row(request, fate.row),
+            "rest_url": fate.succeeded and self._url_of_rest(request),
+        }
+        if "live" in request.GET:
+            return TemplateResponse(request, "admin/django_actors/message_live.html", news)
         return self.page(
             request,
             "message",
             title=_("Message %(id)s") % {"id": shorten(message_id)},
-            fate=fate,
-            story=story_table(list(tell_story(attempts, None))),
-            row_url=fate.row and self._url_of_row(request, fate.row),
-            rest_url=fate.succeeded and self._url_of_rest(request),
-            media=self.media + FATE_MEDIA,
+            live_url=f"?{urlencode({'live': '1', 'group': request.GET.get('group', '')})}",
+            renew_s=RENEW_S,
+            media=self.media + LIVE_MEDIA,
+            **news,
         )
 
     def _url_of_row(self, request: HttpRequest, row: WaitingMessage) -> str:

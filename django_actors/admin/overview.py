@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import PermissionDenied
-from django.forms.widgets import Script
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -26,6 +24,7 @@ from django_actors import control
 from django_actors.models import DeadLetter, Overview, PausedQueue, ScheduledMessage
 
 from .durations import duration_text
+from .pages import LIVE_MEDIA
 from .sparkline import sparkline
 from .texts import make_visible, shorten
 
@@ -41,8 +40,6 @@ COUNT_AT_MOST = 10_000
 BAR_MINUTES = 3
 
 RENEW_S = 5
-
-LIVE_MEDIA = forms.Media(js=[Script("django_actors/live.js", type="module")])  # type: ignore[list-item]
 
 
 @admin.register(Overview)

@@ -29,6 +29,7 @@ from .texts import make_visible
 if TYPE_CHECKING:
     from .base import WaitingMessageAdmin
 
+LIVE_MEDIA = forms.Media(js=[Script("django_actors/live.js", type="module")])  # type: ignore[list-item]
 PROGRESS_MEDIA = forms.Media(js=[Script("django_actors/progress.js", type="module")])  # type: ignore[list-item]
 
 # What a page passes on to the next one as it came.

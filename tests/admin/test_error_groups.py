@@ -136,7 +136,7 @@ class GroupPageTests(GroupCase):
         self.assertRedirects(told, f"{self.message_url(rows[-1])}?group={group.pk}")
         self.assertIn("It is due", Page(told).text)
         self.assertIn("requeued ada", Page(told).text)
-        self.assertContains(told, "data-open")
+        self.assertNotContains(told, "data-final")
         self.assertEqual(DeadLetter.objects.count(), 2)
         self.assertEqual(self.logged(), [(str(rows[-1].pk), "Requeued.")])
 
@@ -157,7 +157,7 @@ class GroupPageTests(GroupCase):
         page = self.client.get(f"{self.message_url(rows[0])}?group={group.pk}")
 
         self.assertIn("It succeeded at web1:7", Page(page).text)
-        self.assertNotContains(page, "data-open")
+        self.assertContains(page, "data-final")
         self.assertIn(self.group_url(group, "requeue"), Page(page).links)
 
     def test_the_rest_is_requeued_in_batches_that_show_how_far_it_is(self):

@@ -115,7 +115,10 @@ class FateTests(StoryCase):
     def assert_fate(self, row, text, *, final):
         page = self.fate_of(row.message_id)
         self.assertIn(text, Page(page).text)
-        self.assertEqual("data-open" not in page.content.decode(), final)
+        self.assertEqual("data-final" in page.content.decode(), final)
+        news = self.client.get(page.request["PATH_INFO"] + page.context["live_url"])
+        self.assertIn(text, Page(news).text)
+        self.assertNotContains(news, "<html")
 
     def test_a_dead_letter(self):
         row = bury(greet.message("Ada"))

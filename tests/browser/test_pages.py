@@ -143,8 +143,8 @@ class WithoutScriptTests(PageCase):
         page = self.open(self.row_path(row, "requeue_and_see"), java_script_enabled=False)
 
         page.locator("input[type=submit].default").click()
-        self.assertIn("It is due", page.locator("[role=status]").inner_text())
+        self.assertIn("It is due", page.locator(".actors-fate").inner_text())
         WaitingMessage.objects.all().delete()
         page.get_by_text("Look again").click()
 
-        self.assertIn("It is with the broker", page.locator("[role=status]").inner_text())
+        self.assertIn("It is with the broker", page.locator(".actors-fate").inner_text())

@@ -1,9 +1,10 @@
-// Renews the part of the overview that changes, every few seconds, while somebody looks at it.
+// Renews the part of a page that changes, every few seconds, while somebody looks at it.
 
 const live = document.getElementById("actors-live");
 const stale = document.getElementById("actors-stale");
 const pauseMs = Number(live.dataset.seconds) * 1000;
 let timer;
+let shown;
 
 async function renew() {
     try {
@@ -15,7 +16,12 @@ async function renew() {
         if (!response.ok) {
             throw new Error(response.statusText);
         }
-        replace(await response.text());
+        const html = await response.text();
+        // What has not changed is not read out again.
+        if (html !== shown) {
+            replace(html);
+            shown = html;
+        }
         stale.hidden = true;
     } catch {
         stale.hidden = false;
@@ -38,14 +44,14 @@ function replace(html) {
 
 function schedule() {
     clearTimeout(timer);
-    if (!document.hidden) {
+    if (!document.hidden && !live.querySelector("[data-final]")) {
         timer = setTimeout(renew, pauseMs);
     }
 }
 
 document.addEventListener("visibilitychange", () => {
     clearTimeout(timer);
-    if (!document.hidden) {
+    if (!document.hidden && !live.querySelector("[data-final]")) {
         renew();
     }
 });
