@@ -95,6 +95,8 @@ class KilledSupervisorTests(ProcessCase):
 
 
 class PoisonTests(ProcessCase):
+    most_runs = 3
+
     def test_a_message_that_ends_its_process_is_a_dead_letter_after_three_deaths(self):
         self.check(tasks.exit_process.message("poison", 7), "exited with code 7")
 
@@ -116,4 +118,4 @@ class PoisonTests(ProcessCase):
         self.assertEqual(letter.message_id, poison.message_id)
         self.assertEqual(letter.reason, "killed its worker")
         self.assertIn(how, letter.error)
-        self.assertEqual(self.times("began")["poison"], 3)
+        self.assertIn(self.times("began")["poison"], range(3, self.most_runs + 1))
