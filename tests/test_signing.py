@@ -10,6 +10,7 @@ from django.test import SimpleTestCase, override_settings
 
 from django_actors import Message
 from django_actors.brokers.database import DatabaseBroker
+from django_actors.brokers.rabbitmq_parking import Parking
 from django_actors.delivery import Delivery, Fate, Reason
 from django_actors.dispatcher import Dispatcher
 from django_actors.errors import UntrustedMessage
@@ -256,6 +257,15 @@ class EngineTests(EngineCase):
         self.assertNotIn(OPTION, Message.decode(bytes(row.body)).options)
         with actors_settings(SIGNING="sign"):
             self.assertEqual(row.runnable.options["retries"], 1)
+
+    def test_a_message_that_is_parked_while_it_runs_stays_signed(self):
+        message = self.note.message("long")
+        delivery = Delivery(seal(message), queue_name="default", message=message)
+
+        Parking(self.broker.waiting_room, "o").park([delivery])
+
+        row: Any = WaitingMessage.objects.get()
+        self.assertEqual(row.runnable.args, ("long",))
 
     def test_an_actor_and_its_hooks_do_not_see_the_signature(self):
         self.note.send("x")

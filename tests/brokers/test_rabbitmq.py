@@ -321,20 +321,34 @@ class ForeignBodyTests(RabbitmqCase):
 
     def test_what_rabbitmq_gives_up_is_swept_into_the_waiting_room(self):
         message = make_message("nothing")
+
+        [row] = self.have_given_up(message.encode())
+
+        self.assertEqual((row.message_id, row.reason), (message.message_id, Reason.GIVEN_UP))
+        self.assertIn("rejected", row.error)
+        self.assertEqual(row.queue_name, "default")
+
+    def have_given_up(self, body: bytes) -> list[WaitingMessage]:
+        """Have RabbitMQ dead-letter a body, and return what is swept."""
         self.broker.flush("default")
-        self.push(message.encode())
+        self.push(body)
         with pika.BlockingConnection(pika.URLParameters(URL)) as connection:
             channel = connection.channel()
             method, _, _ = channel.basic_get(self.lane)
             channel.basic_reject(method.delivery_tag, requeue=False)
-
         with silence():
-            wait_until(self.sweep, "the dead letter")
+            rows: list[WaitingMessage] = wait_until(self.sweep, "the dead letter")
+        return rows
 
-        [row] = self.dead()
-        self.assertEqual((row.message_id, row.reason), (message.message_id, Reason.GIVEN_UP))
-        self.assertIn("rejected", row.error)
-        self.assertEqual(row.queue_name, "default")
+    def test_what_is_swept_without_a_signature_is_not_signed(self):
+        body = make_message("nothing").encode()
+
+        signing = {**settings.DJANGO_ACTORS, "SIGNING": "require"}
+        with override_settings(DJANGO_ACTORS=signing):
+            [row] = self.have_given_up(body)
+
+        self.assertEqual((row.message_id, row.reason), (None, Reason.BAD_SIGNATURE))
+        self.assertEqual(bytes(row.body), body)
 
 
 @needs_rabbitmq
