@@ -292,6 +292,8 @@ class DatabaseConsumer(Consumer):
         # Whether there may be something to claim: of any priority, or of a better one than
         # what is claimed already. Cleared before a claim, set by whoever may have published.
         self._look = self._look_for_better = True
+        self._held: set[int] = set()
+        self._is_unsure = False
 
     def set_queues(self, queue_names: Collection[str]) -> None:
         self._queues = sorted(queue_names)
@@ -313,6 +315,8 @@ class DatabaseConsumer(Consumer):
     ) -> list[Delivery]:
         with _as_broker_errors(self._broker.alias):
             self._renew_lease()
+            if self._is_unsure:
+                self._give_back_strays()
             if limit <= 0:
                 self._alarm.sleep(timeout)
                 return []
@@ -337,16 +341,32 @@ class DatabaseConsumer(Consumer):
         if not self._queues or not self._takes_a_look(below_priority):
             return []
         arms = [(queue, below) for queue in self._queues]
+        self._is_unsure = True
         rows = retry_when_locked(
             self._connection,
             lambda: _claim.run(self._connection, arms, set_params=(self._owner,), limit=limit),
         )
+        self._is_unsure = False
+        self._held.update(row[0] for row in rows)
         if rows:
             # There may be more; and what another worker was about to claim is skipped.
             self._note_change()
             self._news.note_activity()
         rows.sort(key=lambda row: (row[2], row[0]))
         return [_delivery(*row) for row in rows]
+
+    def _give_back_strays(self) -> None:
+        """Give back what was claimed by a statement whose answer was lost with the connection."""
+        rows = QueuedMessage.objects.using(self._broker.alias).filter(claimed_by=self._owner)
+        strays = sorted({*rows.values_list("pk", flat=True)} - self._held)
+        for chunk in _chunks(strays, MOST_KEYS):
+            stray = rows.filter(pk__in=chunk)
+            retry_when_locked(self._connection, partial(stray.update, claimed_by=""))
+        if strays:
+            logger.warning("Gave back %d messages whose claim was never answered", len(strays))
+            self._broker._notify()
+        self._is_unsure = False
+        self._note_change()
 
     def _takes_a_look(self, below_priority: int | None) -> bool:
         # Cleared before the query: what is published while it runs must be looked for again.
@@ -360,6 +380,7 @@ class DatabaseConsumer(Consumer):
         for chunk in _chunks([delivery.receipt for delivery in deliveries], MOST_KEYS):
             with _as_broker_errors(self._broker.alias):
                 retry_when_locked(self._connection, partial(self._delete, chunk))
+            self._held.difference_update(chunk)
 
     def _delete(self, keys: Sequence[int]) -> None:
         table = quoted_table(self._connection, QueuedMessage)
@@ -377,6 +398,7 @@ class DatabaseConsumer(Consumer):
         held = rows.filter(pk__in=keys, claimed_by=self._owner)
         with _as_broker_errors(self._broker.alias):
             retry_when_locked(self._connection, lambda: held.update(claimed_by=""))
+            self._held.difference_update(keys)
             self._broker._notify()
         self._broker._wake_consumers()
 

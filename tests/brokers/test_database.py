@@ -181,6 +181,31 @@ class DeadConnectionTests(DatabaseCase):
         self.assertEqual([bytes(row.body) for row in QueuedMessage.objects.all()], [b"2"])
         self.assertEqual(bodies_of(consumer.fetch(1, timeout=1)), [b"2"])
 
+    def test_a_claim_whose_answer_is_lost_is_made_again(self):
+        self.publish(b"1", b"2", b"3")
+        consumer = self.consume()
+        [held] = consumer.fetch(1, timeout=1)
+        claim = database._claim.run
+
+        def claim_and_die(*args: Any, **options: Any) -> Any:
+            claim(*args, **options)
+            raise OperationalError("server closed the connection unexpectedly")
+
+        with (
+            mock.patch.object(database._claim, "run", claim_and_die),
+            self.assertRaises(BrokerUnavailable),
+        ):
+            consumer.fetch(9, timeout=1)
+        self.assertEqual(self.broker.queue_size("default"), (0, 3))
+
+        with self.assertLogs("django_actors.brokers.database", "WARNING") as logs:
+            found = self.until_it_answers(lambda: consumer.fetch(9, timeout=1))
+
+        self.assertEqual(bodies_of(found), [b"2", b"3"])
+        self.assertIn("Gave back 2 messages", logs.output[0])
+        consumer.ack([held, *found])
+        self.assertEqual(self.broker.queue_size("default"), (0, 0))
+
     def test_a_consumer_that_only_waits_notices_and_hears_again(self):
         self.needs_server()
         waiting = begin(self.wait_through_an_outage)
