@@ -7,6 +7,7 @@ others are polled. A pipe wakes the sleeper from within the process.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
@@ -28,7 +29,7 @@ QUIET_AFTER_S = 1.0
 
 
 class Alarm:
-    """A pipe to wake a thread that sleeps in ``select()``; ``ring()`` is for any thread."""
+    """A pipe to wake a thread that sleeps in ``poll()``; ``ring()`` is for any thread."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -50,10 +51,14 @@ class Alarm:
 
     def sleep(self, timeout: float, *sockets: int) -> bool:
         """Sleep up to *timeout* seconds; return whether a ring or one of *sockets* ended it."""
-        readable, _, _ = select.select([self._read, *sockets], [], [], max(0.0, timeout))
-        if self._read in readable:
+        # Not select(): it takes no descriptor over 1,023.
+        poll = select.poll()
+        for descriptor in (self._read, *sockets):
+            poll.register(descriptor, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(math.ceil(max(0.0, timeout) * 1_000))]
+        if self._read in ready:
             self._hush()
-        return bool(readable)
+        return bool(ready)
 
     def _hush(self) -> None:
         try:

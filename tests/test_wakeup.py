@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -80,6 +82,20 @@ class AlarmTests(SimpleTestCase):
         for _ in range(3):
             self.alarm.ring()
             self.assertTrue(self.alarm.sleep(LONG_S))
+
+    def test_a_process_with_thousands_of_files_sleeps_and_is_woken_too(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4_096, hard), hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        inside, outside = os.pipe()
+        high = fcntl.fcntl(inside, fcntl.F_DUPFD, 2_000)
+        for descriptor in (inside, outside, high):
+            self.addCleanup(os.close, descriptor)
+        self.assertFalse(self.alarm.sleep(0.01, high))
+
+        os.write(outside, b"!")
+
+        self.assertTrue(self.alarm.sleep(LONG_S, high))
 
     def test_no_ring_of_many_threads_is_lost(self):
         said = [0, 0, 0]
