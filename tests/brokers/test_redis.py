@@ -335,11 +335,12 @@ class PublishingTests(RedisCase):
         self.assertEqual(self.drain(2), [b"x", b"x"])
 
     def test_a_connection_that_died_while_it_was_idle_is_replaced(self):
-        self.publish(b"1")
+        proxy, broker = self.proxied()
+        self.publish(b"1", broker=broker)
 
-        self.redis.client_kill_filter(_type="normal", skipme=True)
+        proxy.cut()
 
-        self.publish(b"2")
+        self.publish(b"2", broker=broker)
         self.assertEqual(self.drain(2), [b"1", b"2"])
 
     def test_a_send_over_a_connection_without_life_ends_with_an_error_in_time(self):
