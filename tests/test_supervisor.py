@@ -450,11 +450,14 @@ class BurstTests(ToySupervisorCase):
         self.set_mode("run", 600)
         supervisor = self.supervise(processes=2, burst=True)
         first, second = self.wait_until_ready(2)
-        self.set_mode("work", "recover")
+        # Neither the sibling nor the replacement recovers anything.
+        self.set_mode("work")
         os.kill(first["pid"], KILL)
-        [told] = self.wait_for("told")
+        told = self.wait_for("told")[0]
+        self.wait_until_ready(3)
 
-        for child in self.wait_until_ready(3)[1:]:
+        self.set_mode("work", "recover")
+        for child in self.journal("ready")[1:]:
             os.kill(child["pid"], END_BY_ITSELF)
 
         last = self.wait_for("boot", 4)[3]
