@@ -1,0 +1,203 @@
+"""A contender with its workers running and a process that sends for it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from . import trees
+from .bodies import HELD, MARKS, OPEN
+from .contenders import Contender
+from .environment import ROOT, clean_environment
+from .servers import Servers
+
+TIMEOUT_S = 120.0
+STOP_S = 3.0
+POLL_S = 0.02
+# How long the gates may take to be met before there are more of them.
+PATIENCE_S = 0.3
+
+
+class Failed(Exception):
+    """A contender did not do what it was asked for; the text says what, and what it logged."""
+
+
+class Contest:
+    """
+    Prepare a contender; use it as a context.
+
+    Args:
+        python: Of the environment with the peers.
+    """
+
+    def __init__(self, contender: Contender, python: Path, servers: Servers) -> None:
+        self.contender = contender
+        self._python = python
+        self._url = servers.url(contender.broker, contender.module)
+        self._database = servers.database(contender.broker, contender.module)
+        self._workers: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Contest:
+        self._temporary = tempfile.TemporaryDirectory(prefix="django_actors_benchmark_")
+        self.directory = Path(self._temporary.name)
+        self._log: IO[bytes] = (self.directory / "log").open("ab")
+        broker = "database://default" if self._database == self._url else self._url
+        self._environment = clean_environment(
+            BENCHMARK_BROKER=broker,
+            BENCHMARK_DATABASE=self._database,
+            BENCHMARK_DIRECTORY=str(self.directory),
+            BENCHMARK_ENGINE=self.contender.module,
+            BENCHMARK_URL=self._url,
+            DJANGO_SETTINGS_MODULE="tests.benchmarks.speed.settings",
+        )
+        self._sender = self._start_sender()
+        try:
+            self.ask("prepare")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._sender.kill()
+        # Closes the pipes, too.
+        self._sender.communicate()
+        self._log.close()
+        self._temporary.cleanup()
+
+    def _start_sender(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [self._python, "-m", "tests.benchmarks.speed.sender", self.contender.module],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+
+    def ask(self, command: str, **arguments: object) -> Any:
+        """Have the sender do something; return its result."""
+        assert self._sender.stdin is not None and self._sender.stdout is not None
+        try:
+            self._sender.stdin.write(json.dumps([command, arguments]) + "\n")
+            self._sender.stdin.flush()
+            answer = self._sender.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise self.failed(f"the sender ended at {command!r}")
+        return json.loads(answer)
+
+    def start(self) -> None:
+        for number in range(self.contender.copies):
+            command = [
+                part.replace("{number}", str(number)).replace("{url}", self._url)
+                for part in self.contender.command
+            ]
+            self._workers.append(
+                subprocess.Popen(
+                    [self._python, *command],
+                    cwd=ROOT,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log,
+                    stderr=self._log,
+                    start_new_session=True,
+                )
+            )
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.pid for worker in self._workers]
+
+    def hold(self) -> None:
+        """Have a message in each slot of the workers that waits for ``open()``."""
+        slots = self.contender.slots
+        self.ask("gates", count=slots)
+        self.wait_until(lambda: len(self.lines(HELD)) > 0, "a worker that runs messages")
+        seen, since = 0, time.monotonic()
+        deadline = since + TIMEOUT_S
+        while (held := len(self.lines(HELD))) < slots:
+            now = time.monotonic()
+            if held != seen:
+                seen, since = held, now
+            elif now - since > PATIENCE_S:
+                # A process may have claimed the gates of another, which was not there yet.
+                self.ask("gates", count=slots)
+                since = now
+            if now > deadline:
+                raise self.failed(f"only {held} of {slots} slots were busy")
+            time.sleep(POLL_S)
+
+    def open(self) -> float:
+        """Let them go; return when."""
+        now = time.monotonic()
+        (self.directory / OPEN).touch()
+        return now
+
+    def marks(self, count: int) -> dict[int, float]:
+        """Wait until *count* different messages told when they ran; return when, by number."""
+        self.wait_until(lambda: len(self.lines(MARKS)) >= count, f"{count} messages that ran")
+        self.wait_until(lambda: len(self._read_marks()) >= count, f"{count} messages that ran")
+        return self._read_marks()
+
+    def _read_marks(self) -> dict[int, float]:
+        marks: dict[int, float] = {}
+        for line in self.lines(MARKS):
+            number, moment, _ = line.split()
+            marks.setdefault(int(number), float(moment))
+        return marks
+
+    def lines(self, name: str) -> list[str]:
+        try:
+            return (self.directory / name).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise self.failed(f"waited in vain for {what}")
+            if any(worker.poll() is not None for worker in self._workers):
+                raise self.failed("a worker ended")
+            time.sleep(POLL_S)
+
+    def failed(self, what: str) -> Failed:
+        tail = (self.directory / "log").read_text(errors="replace").splitlines()[-15:]
+        return Failed(f"{self.contender.title}: {what}\n" + "\n".join(tail))
+
+    def stop(self) -> None:
+        pids = self.pids
+        alive = trees.tree_of(pids) if pids else []
+        for worker in self._workers:
+            if worker.poll() is None:
+                # For huey INT is the end of work, and TERM an interruption.
+                worker.send_signal(
+                    signal.SIGINT if self.contender.name == "huey" else signal.SIGTERM
+                )
+        deadline = time.monotonic() + STOP_S
+        for worker in self._workers:
+            try:
+                worker.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                break
+        if pids:
+            trees.end([*pids, *alive])
+        for worker in self._workers:
+            worker.wait()
+        self._workers = []

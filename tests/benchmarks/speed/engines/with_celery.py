@@ -1,0 +1,32 @@
+"""celery without results; acknowledged when the task is done, as ours are, and confirmed sends."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from tests.benchmarks.speed.bodies import run as body
+
+from . import _servers
+
+app = Celery("benchmark", broker=_servers.URL)
+app.conf.update(
+    task_acks_late=True,
+    task_default_queue="benchmark",
+    task_ignore_result=True,
+    broker_connection_retry_on_startup=True,
+)
+if _servers.URL.startswith("amqp"):
+    app.conf.broker_transport_options = {"confirm_publish": True}
+
+task = app.task(name="run")(body)
+
+
+def prepare() -> None:
+    if _servers.URL.startswith("redis"):
+        _servers.empty_redis()
+    else:
+        _servers.delete_queues()
+
+
+def send(kind: str, number: int) -> None:
+    task.delay(kind, number)

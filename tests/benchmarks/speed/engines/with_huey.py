@@ -1,0 +1,43 @@
+"""huey on Redis, PostgreSQL or SQLite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import huey as huey_package
+from huey.storage import SqliteStorage
+
+from tests.benchmarks.speed.bodies import run as body
+
+from . import _servers
+
+
+class NormalStorage(SqliteStorage):  # type: ignore[misc]  # mypy does not know huey
+    """As durable as the databases of the others; huey offers only more than that, or nothing."""
+
+    def _create_connection(self) -> Any:
+        connection = super()._create_connection()
+        connection.execute("PRAGMA synchronous=NORMAL")
+        return connection
+
+
+if _servers.URL.startswith("redis"):
+    huey = huey_package.RedisHuey("benchmark", url=_servers.URL)
+elif _servers.URL.startswith("postgres"):
+    huey = huey_package.PostgresHuey("benchmark", dsn=_servers.URL)
+else:
+    huey = huey_package.Huey(
+        "benchmark",
+        storage_class=NormalStorage,
+        filename=_servers.URL.removeprefix("sqlite:///"),
+    )
+
+task = huey.task(name="run")(body)
+
+
+def prepare() -> None:
+    huey.flush()
+
+
+def send(kind: str, number: int) -> None:
+    task(kind, number)

@@ -1,0 +1,31 @@
+"""django-ox, a backend of ``django.tasks``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.benchmarks.speed.bodies import run as body
+
+from ._django import prepare_database, set_up
+
+set_up()
+
+from django.tasks import task as make_task  # noqa: E402
+from django_ox.bulk import enqueue_many  # noqa: E402
+
+
+@make_task
+def run(kind: str, number: int) -> None:
+    body(kind, number)
+
+
+def prepare() -> None:
+    prepare_database()
+
+
+def send(kind: str, number: int) -> None:
+    run.enqueue(kind, number)
+
+
+def send_batch(calls: Sequence[tuple[str, int]]) -> None:
+    enqueue_many(run, [(call, {}) for call in calls])

@@ -1,0 +1,24 @@
+"""django-tasks-db, the reference backend of ``django.tasks``."""
+
+from __future__ import annotations
+
+from tests.benchmarks.speed.bodies import run as body
+
+from ._django import prepare_database, set_up
+
+set_up()
+
+from django.tasks import task as make_task  # noqa: E402
+
+
+@make_task
+def run(kind: str, number: int) -> None:
+    body(kind, number)
+
+
+def prepare() -> None:
+    prepare_database()
+
+
+def send(kind: str, number: int) -> None:
+    run.enqueue(kind, number)
