@@ -76,6 +76,7 @@ class RabbitmqServer:
             self._process = subprocess.Popen(
                 [str(PROGRAM)],
                 env=self._environment,
+                cwd=self._path,  # where it leaves a dump if it crashes
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
