@@ -68,7 +68,13 @@ def parse_arguments() -> argparse.Namespace:
         "--require-all", action="store_true", help="fail if a server is missing or a test skipped"
     )
     parser.add_argument("--exclude", action="append", default=[], metavar="LABEL")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="databases at a time")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="databases at a time; default: %(default)s, as there are cores",
+    )
     parser.add_argument(
         "--faults", choices=["long"], help="only the tests of faults, in their long size"
     )
@@ -205,10 +211,11 @@ def run_on_databases(
     names: list[str], environment: dict[str, str], options: argparse.Namespace
 ) -> list[Outcome]:
     """Run the suite on some databases, *options.jobs* of them at a time."""
+    jobs = min(options.jobs, len(names))
 
     def run(number: int, name: str) -> Outcome:
         # One at a time is seen as it runs; several would be a muddle.
-        with tempfile.TemporaryFile("w+") if options.jobs > 1 else nullcontext() as log:
+        with tempfile.TemporaryFile("w+") if jobs > 1 else nullcontext() as log:
             if log is None:
                 print(f"\n--- {name}", flush=True)
             outcome = run_on_database(number, name, environment, log)
@@ -216,7 +223,7 @@ def run_on_databases(
             print(f"{text}{name}: {outcome}", flush=True)
             return outcome
 
-    with ThreadPoolExecutor(max(1, options.jobs)) as pool:
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
         return list(pool.map(run, range(len(names)), names))
 
 
