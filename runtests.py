@@ -212,6 +212,8 @@ def run_on_databases(
 ) -> list[Outcome]:
     """Run the suite on some databases, *options.jobs* of them at a time."""
     jobs = min(options.jobs, len(names))
+    if jobs > 1:
+        print(f"{', '.join(names)}: {jobs} at a time; each tells when it is done.", flush=True)
 
     def run(number: int, name: str) -> Outcome:
         # One at a time is seen as it runs; several would be a muddle.
