@@ -7,7 +7,7 @@ An actor is code and no row, so the admin of the model shows pages of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import ADDITION, LogEntry
@@ -30,34 +30,18 @@ from django_actors.models import ActorSummary
 from django_actors.redaction import redact
 from django_actors.registry import RegisteredActor, registry
 
+from .read_only import ReadOnlyAdmin
 from .sending import SendForm
 from .texts import block, make_visible, shorten
-
-if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[ActorSummary]
-else:
-    _ModelAdmin = admin.ModelAdmin
 
 SEND_TITLE = gettext_lazy("Send a message")
 
 
 @admin.register(ActorSummary)
-class ActorSummaryAdmin(_ModelAdmin):
+class ActorSummaryAdmin(ReadOnlyAdmin):
     """A page of all actors, a page of each, and a form."""
 
-    class Media:
-        css: ClassVar = {"all": ["django_actors/admin.css"]}
-
     # ---- who may do what -------------------------------------------------------
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def has_send_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may send messages."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.utils import quote, unquote
@@ -28,12 +28,8 @@ from .changelist import CappedPaginator, WaitingChangeList
 from .columns import Columns
 from .operations import Operation
 from .pages import operate
+from .read_only import ReadOnlyAdmin
 from .texts import Shown, as_json, make_visible
-
-if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[Any]
-else:
-    _ModelAdmin = admin.ModelAdmin
 
 ARGUMENTS = "arguments"
 
@@ -42,7 +38,7 @@ _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 RowView = Callable[[HttpRequest, WaitingMessage], HttpResponse]
 
 
-class WaitingMessageAdmin(Columns, _ModelAdmin):
+class WaitingMessageAdmin(Columns, ReadOnlyAdmin):
     """
     Rows of the waiting room: to look at, and to do operations to.
 
@@ -61,19 +57,7 @@ class WaitingMessageAdmin(Columns, _ModelAdmin):
     search_fields = ("message_id", "actor_name", "call", "error")
     search_help_text = gettext_lazy("Message id, actor, arguments or error text")
 
-    class Media:
-        css: ClassVar = {"all": ["django_actors/admin.css"]}
-
     # ---- who may do what -------------------------------------------------------
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def may(self, request: HttpRequest, permission: str) -> bool:
         """Return whether the user has a permission of this model."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote, unquote
@@ -29,14 +29,10 @@ from django_actors.models import DeadLetter, ErrorCount, ErrorGroup
 from .changelist import CappedPaginator
 from .operations import Discard, Operation, Requeue
 from .pages import operate
+from .read_only import ReadOnlyAdmin
 from .sparkline import sparkline
 from .texts import block, class_name, format_time, make_visible, reason_text, shorten, time_ago
 from .tracebacks import show_traceback
-
-if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[ErrorGroup]
-else:
-    _ModelAdmin = admin.ModelAdmin
 
 # Dead letters that are counted of a group.
 MAX_DEAD = 1_000
@@ -130,7 +126,7 @@ class GroupChangeList(ChangeList):
 
 
 @admin.register(ErrorGroup)
-class ErrorGroupAdmin(_ModelAdmin):
+class ErrorGroupAdmin(ReadOnlyAdmin):
     """What fails in the same way, the latest first."""
 
     list_display = (
@@ -150,19 +146,7 @@ class ErrorGroupAdmin(_ModelAdmin):
     show_full_result_count = False
     actions = None
 
-    class Media:
-        css: ClassVar = {"all": ["django_actors/admin.css"]}
-
     # ---- who may do what -------------------------------------------------------
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     @property
     def dead_letters(self) -> Any:

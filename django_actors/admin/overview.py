@@ -7,7 +7,7 @@ Nothing of it is a row, so the admin of the model shows one page in the place of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -25,13 +25,9 @@ from django_actors.models import DeadLetter, Overview, PausedQueue, ScheduledMes
 
 from .durations import duration_text
 from .pages import LIVE_MEDIA
+from .read_only import ReadOnlyAdmin
 from .sparkline import sparkline
 from .texts import make_visible, shorten
-
-if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[Overview]
-else:
-    _ModelAdmin = admin.ModelAdmin
 
 # Dead letters, and scheduled messages, that are looked at for a page.
 COUNT_AT_MOST = 10_000
@@ -43,22 +39,10 @@ RENEW_S = 5
 
 
 @admin.register(Overview)
-class OverviewAdmin(_ModelAdmin):
+class OverviewAdmin(ReadOnlyAdmin):
     """One page, and the addresses its buttons and its script use."""
 
-    class Media:
-        css: ClassVar = {"all": ["django_actors/admin.css"]}
-
     # ---- who may do what -------------------------------------------------------
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def has_pause_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may pause and resume queues."""
