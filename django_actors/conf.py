@@ -1,8 +1,9 @@
 """
-The settings: one dict, ``DJANGO_ACTORS``, read at every access.
+The settings: one dict, ``DJANGO_ACTORS``, read on access.
 
-Nothing is copied at import, so ``override_settings`` simply works. Wrong values
-are found by the system checks, which use the same ``clean`` functions.
+Nothing is copied at import, and what was read is forgotten when Django has another dict,
+so ``override_settings`` simply works. Wrong values are found by the system checks, which
+use the same ``clean`` functions.
 """
 
 from __future__ import annotations
@@ -143,16 +144,45 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
+# What a project has that leaves the setting out.
+_NOTHING: Mapping[str, Any] = {}
+
+_asked_for: dict[str, Any] = vars(django_settings)
+
+
 class Settings:
     """
     The settings of this package; durations are milliseconds whatever was written.
 
     Each of them raises ``ImproperlyConfigured`` where the project wrote what it cannot be.
+    What was checked once is kept until Django has another dict.
     """
 
+    def __init__(self) -> None:
+        self._kept: tuple[object, dict[str, Any]] = (_NOTHING, {})
+
     def _get(self, name: str) -> Any:
+        given, values = self._kept
+        # Django's own memory of the settings it was asked for; it forgets what is replaced.
+        if _asked_for.get(SETTING_NAME) is not given:
+            given, values = self._renew()
+        try:
+            return values[name]
+        except KeyError:
+            value = values[name] = self._read(name, given)
+            return value
+
+    def _renew(self) -> tuple[object, dict[str, Any]]:
+        """Return the dict that the project has now, and what was read of it."""
+        kept, given = self._kept, getattr(django_settings, SETTING_NAME, _NOTHING)
+        if kept[0] is not given:
+            # One assignment: a thread that reads the pair sees both of it.
+            kept = self._kept = (given, {})
+        return kept
+
+    @staticmethod
+    def _read(name: str, given: object) -> Any:
         setting = SETTINGS[name]
-        given = getattr(django_settings, SETTING_NAME, {})
         if not isinstance(given, Mapping):
             raise ImproperlyConfigured(
                 f"{SETTING_NAME} must be a dict, not {type(given).__name__}."
@@ -175,17 +205,17 @@ class Settings:
     @property
     def MIDDLEWARE(self) -> Sequence[Any]:
         """Dotted paths, or pairs of a dotted path and a dict of arguments, in order."""
-        return cast("Sequence[Any]", self._get("MIDDLEWARE"))
+        return list(self._get("MIDDLEWARE"))
 
     @property
     def ACTOR_OPTIONS(self) -> dict[str, Any]:
         """Defaults of actor options for the whole project."""
-        return cast("dict[str, Any]", self._get("ACTOR_OPTIONS"))
+        return dict(self._get("ACTOR_OPTIONS"))
 
     @property
     def AUTODISCOVER(self) -> list[str]:
         """Names of the modules in which each app keeps its actors."""
-        return cast("list[str]", self._get("AUTODISCOVER"))
+        return list(self._get("AUTODISCOVER"))
 
     @property
     def ON_TRANSACTION(self) -> str:

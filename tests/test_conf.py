@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock, patch
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -103,6 +104,23 @@ class ReadingTests(SimpleTestCase):
             with actors_settings(CRASH_LIMIT=7):
                 self.assertEqual(settings.CRASH_LIMIT, 7)
             self.assertEqual(settings.CRASH_LIMIT, 5)
+
+    def test_a_dict_that_takes_the_place_of_another_without_a_signal_is_read(self):
+        with override_settings():
+            for limit in (5, 7):
+                django_settings.DJANGO_ACTORS = {"CRASH_LIMIT": limit}
+                self.assertEqual(settings.CRASH_LIMIT, limit)
+            del django_settings.DJANGO_ACTORS
+            self.assertEqual(settings.CRASH_LIMIT, 3)
+
+    def test_a_setting_is_checked_once_for_a_dict(self):
+        checked = Mock(side_effect=lambda name, value: value)
+        counted = SETTINGS["CRASH_LIMIT"]._replace(clean=checked)
+
+        with patch.dict(SETTINGS, CRASH_LIMIT=counted), actors_settings(CRASH_LIMIT=5):
+            self.assertEqual([settings.CRASH_LIMIT, settings.CRASH_LIMIT], [5, 5])
+
+        checked.assert_called_once_with("CRASH_LIMIT", 5)
 
     def test_a_duration_is_milliseconds_whatever_was_written(self):
         for name in ("DEAD_LETTER_TTL", "TIME_LIMIT_GRACE", "UNKNOWN_ACTOR_GRACE"):
