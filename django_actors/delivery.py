@@ -51,7 +51,6 @@ class Reason(enum.StrEnum):
     BAD_SIGNATURE = "bad signature"
     KILLED_WORKER = "killed its worker"
     TIME_LIMIT = "time limit not honoured"
-    TOO_LARGE = "too large"
     GIVEN_UP = "given up by the broker"
 
 

@@ -19,6 +19,9 @@ ENGINE_OPTIONS = ("sensitive",)
 # Parameters of send_with_options(), which may be misspelled as well.
 _OF_MESSAGES = ("args", "kwargs", "delay", "eta", "priority")
 
+# Fields of a message, which an option of the same name would not change.
+_OF_ACTORS = ("actor_name", "queue_name")
+
 
 def check_actor_options(
     options: dict[str, Any], owner: str, parameters: Sequence[str]
@@ -46,7 +49,7 @@ def check_actor_options(
         if name not in known:
             raise ValueError(
                 f"{owner} has the option {name!r}, which no installed middleware knows."
-                f"{nearest(name, [*known, 'actor_name', 'queue_name', 'priority'])}"
+                f"{nearest(name, [*known, *_OF_ACTORS, 'priority'])}"
             )
     return {
         name: _clean_sensitive(value, owner, parameters)
@@ -63,13 +66,19 @@ def check_message_options(options: Mapping[str, Any], owner: str) -> dict[str, A
     Others travel along as they are: they may be for the actor, or for another deploy.
 
     Raises:
-        TypeError, ValueError: the value of a known option is none that it can have, or the
-            name of an unknown one is all but the name of a known one.
+        TypeError, ValueError: the value of a known option is none that it can have, the
+            name of an unknown one is all but the name of a known one, or it is the actor's
+            to say.
     """
     if not options:
         return {}
     known = known_options(_installed_middleware())
     for name in options:
+        if name in _OF_ACTORS:
+            raise TypeError(
+                f"{owner}: {name} is given to @actor. For a single message, write "
+                f"get_broker().enqueue(actor.message(...).copy({name}={options[name]!r}))."
+            )
         if name not in known:
             _refuse_misspelled(name, owner, [*known, *_OF_MESSAGES])
     return {name: _clean(name, value, owner, known.get(name)) for name, value in options.items()}

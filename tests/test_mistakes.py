@@ -178,6 +178,12 @@ class SendingTests(ActorsMixin):
 
         self.assertEqual(message.options, {"tenant": "north"})
 
+    def test_a_queue_for_one_message_names_the_way_that_works(self):
+        with self.assertRaisesRegex(TypeError, r"copy\(queue_name='mail'\)"):
+            self.greet.send_with_options(args=("Ada",), queue_name="mail")
+
+        self.assertEqual(self.greet.message("Ada").copy(queue_name="mail").queue_name, "mail")
+
     def test_arguments_that_are_no_tuple(self):
         for args in ("Ada", 7, b"Ada"):
             with self.subTest(args=args), self.assertRaisesMessage(TypeError, "(argument,)"):

@@ -53,7 +53,6 @@ REASONS: Mapping[str, str | Promise] = {
     Reason.BAD_SIGNATURE: gettext_lazy("bad signature"),
     Reason.KILLED_WORKER: gettext_lazy("killed its worker"),
     Reason.TIME_LIMIT: gettext_lazy("time limit not honoured"),
-    Reason.TOO_LARGE: gettext_lazy("too large"),
     Reason.GIVEN_UP: gettext_lazy("given up by the broker"),
 }
 

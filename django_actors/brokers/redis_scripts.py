@@ -83,20 +83,6 @@ class Script:
         except NoScriptError:
             return link.call("EVAL", self._text, len(keys), *keys, *arguments)
 
-    def run_many(self, link: Link, calls: list[tuple[Any, ...]]) -> list[Any]:
-        """Run the script for each ``(keys, *arguments)``, in one round trip."""
-        answers = link.call_many([self.command(*call) for call in calls])
-        return [
-            self.run(link, *call) if isinstance(answer, NoScriptError) else _raised(answer)
-            for call, answer in zip(calls, answers, strict=True)
-        ]
-
-
-def _raised(answer: Any) -> Any:
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
 
 # Lanes of all queues, the most urgent first; of equal ones those of the queue named first.
 # At most 1,000 lanes of a queue are looked at: nobody has as many priorities, and a script
