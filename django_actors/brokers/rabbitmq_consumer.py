@@ -12,18 +12,19 @@ import itertools
 import json
 import logging
 import time
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pika.exceptions import AMQPError
 
 from django_actors.delivery import Delivery
 from django_actors.errors import BrokerUnavailable
-from django_actors.registry import registry
 
 from .base import Consumer, QueueSize
+from .rabbitmq_claims import Claims, Tags
+from .rabbitmq_control import Control
 from .rabbitmq_lane import Claim, Lane
+from .rabbitmq_lanes import Lanes
 from .rabbitmq_link import Link, describe, is_stumble
 from .rabbitmq_parking import MARK, Parking
 from .rabbitmq_publisher import APP_ID
@@ -41,24 +42,9 @@ HOLD_S = 0.25
 # How long a server may take to open all lanes.
 SETUP_S = 5.0
 
-# Other processes tell of new lanes; this is for what they could not tell.
-REFRESH_S = 10.0
-
-# How soon a lane is opened again that was lost.
-REOPEN_S = 0.25
-REOPEN_TROUBLED_S = 5.0
-
 # RabbitMQ ends a connection that reads a quorum queue somebody else is just declaring.
 MOST_STUMBLES = 5
 STUMBLE_PAUSE_S = 0.1
-
-TIMEOUT_HINT = (
-    "The server's consumer_timeout is shorter than this broker was told: name it in the URL "
-    "(?consumer_timeout=..., in milliseconds), so that long messages are parked in time."
-)
-
-# Messages this process has settled: their copies are not run again.
-MOST_REMEMBERED = 10_000
 
 # A message is parked when it has been held for this part of the server's limit.
 PARK_PART = 1 / 3
@@ -71,20 +57,15 @@ class RabbitmqConsumer(Consumer):
     def __init__(self, broker: RabbitmqBroker, queue_names: Collection[str], owner: str) -> None:
         self._broker = broker
         self.place = broker.place
-        self._queues = set(queue_names)
         self._parking = Parking(broker.waiting_room, owner)
         self._park_after_s = broker.target.consumer_timeout_s * PARK_PART
-        self._lanes: dict[LaneKey, Lane] = {}
-        self._order: list[Lane] = []
+        self._lanes = Lanes(broker, queue_names, receive=self._receive, leave=self._return)
+        self._claims = Claims()
+        self._control = Control(
+            broker.topology, {"lane": self._hear_of_lane, "census": self._answer_census}
+        )
         self._link: Link | None = None
-        self._control: Any = None
-        self._held: dict[str, Claim] = {}
-        self._handed: dict[str, Delivery] = {}
-        self._foreign = itertools.count()
-        self._done: OrderedDict[str, None] = OrderedDict()
-        self._returned: OrderedDict[str, int] = OrderedDict()
-        self._news: set[LaneKey] = set()
-        self._refresh_at = self._look_at = 0.0
+        self._look_at = 0.0
         self._woken = False
 
     # ---- for other threads -----------------------------------------------------
@@ -98,7 +79,7 @@ class RabbitmqConsumer(Consumer):
     def sizes(self) -> dict[str, QueueSize]:
         """Return for each queue how many messages came here and wait, and how many are claimed."""
         sizes: dict[str, QueueSize] = {}
-        for lane in tuple(self._lanes.values()):
+        for lane in self._lanes.all():
             waiting = len(lane.buffer)
             ready, claimed = sizes.get(lane.key.queue_name, QueueSize(0, 0))
             claimed += max(0, len(lane.outstanding) - waiting)
@@ -108,13 +89,12 @@ class RabbitmqConsumer(Consumer):
     @property
     def is_connected(self) -> bool:
         """Whether RabbitMQ counts it among the consumers."""
-        return self._link is not None and self._control is not None
+        return self._link is not None and self._control.is_open
 
     # ---- fetching --------------------------------------------------------------
 
     def set_queues(self, queue_names: Collection[str]) -> None:
-        self._queues = set(queue_names)
-        self._refresh_at = 0.0
+        self._lanes.set_queues(queue_names)
 
     def fetch(
         self, limit: int, *, timeout: float, below_priority: int | None = None
@@ -138,7 +118,7 @@ class RabbitmqConsumer(Consumer):
         while True:
             now = time.monotonic()
             self._tend(link, now)
-            eligible = self._eligible(below)
+            eligible = self._lanes.above(below)
             expects = self._ask(eligible, limit)
             ready = self._count(eligible, limit)
             over = self._woken or now >= deadline or (ready and not expects)
@@ -148,11 +128,6 @@ class RabbitmqConsumer(Consumer):
                 return found
             surplus = self._let_go(eligible, limit, now)
             link.step(min(deadline - now, HOLD_S if surplus else deadline - now))
-
-    def _eligible(self, below: int | None) -> list[Lane]:
-        if below is None:
-            return self._order
-        return [lane for lane in self._order if lane.key.priority < below]
 
     def _ask(self, lanes: Sequence[Lane], limit: int) -> bool:
         """
@@ -189,33 +164,16 @@ class RabbitmqConsumer(Consumer):
                 taken_from.append(lane)
                 while lane.buffer and len(found) < limit:
                     delivery = lane.buffer.popleft()
-                    if self._hand_out(delivery, now):
+                    if self._claims.hold(delivery, now):
                         found.append(delivery)
         for lane in taken_from:
-            self._move_back(lane)
+            self._lanes.move_back(lane)
         return found
-
-    def _hand_out(self, delivery: Delivery, now: float) -> bool:
-        claim: Claim = delivery.receipt
-        if self._is_repeated(claim):
-            return False
-        claim.since = now
-        claim.number = claim.number or f"?{next(self._foreign)}"
-        self._held[claim.number] = claim
-        self._handed[claim.number] = delivery
-        return True
-
-    def _move_back(self, lane: Lane) -> None:
-        """Let queues of one priority take turns."""
-        if len(self._order) > 1:
-            self._order.remove(lane)
-            self._order.append(lane)
-            self._order.sort(key=_by_priority)
 
     def _let_go(self, eligible: Collection[Lane], wanted: int, now: float) -> bool:
         """Give back what nobody asked for in a while; return whether there is such."""
         surplus = False
-        for lane in self._order:
+        for lane in self._lanes:
             demand = max(0, wanted) if lane in eligible else 0
             if not lane.buffer and lane.remaining <= 2 * demand:
                 lane.idle_since = None
@@ -230,7 +188,7 @@ class RabbitmqConsumer(Consumer):
     def _return(self, lane: Lane) -> None:
         lane.idle_since = None
         for delivery in lane.buffer:
-            self._note_returned(delivery.receipt)
+            self._claims.note_returned(delivery.receipt)
         if lane.buffer:
             lane.give_back_buffer()
         else:
@@ -238,16 +196,16 @@ class RabbitmqConsumer(Consumer):
 
     # ---- what comes in ---------------------------------------------------------
 
-    def _receive(self, claim: Claim, method: Any, properties: Any, body: bytes) -> None:
+    def _receive(self, claim: Claim, properties: Any, body: bytes) -> None:
         if properties.app_id == APP_ID:
             claim.number = properties.correlation_id or ""
         headers = properties.headers
         if headers:
             claim.deliveries = headers.get("x-delivery-count") or 0
-        if self._is_repeated(claim):
+        if self._claims.is_repeated(claim):
             return
         key = claim.lane.key
-        claim.is_suspect = self._is_suspect(claim, method) or MARK in body
+        claim.is_suspect = self._claims.is_suspect(claim) or MARK in body
         claim.lane.buffer.append(
             Delivery(
                 body,
@@ -258,80 +216,30 @@ class RabbitmqConsumer(Consumer):
             )
         )
 
-    def _is_repeated(self, claim: Claim) -> bool:
-        """Deal with a copy of what this process runs or has run."""
-        if not claim.number:
-            return False
-        held = self._held.get(claim.number)
-        if held is None:
-            if claim.number in self._done:
-                claim.lane.ack([claim.tag])
-                return True
-            return False
-        if held.is_parked:
-            claim.lane.ack([claim.tag])
-        elif held.is_good:
-            claim.twin, held.twin = held.twin, claim
-        else:
-            # The connection was lost while it ran; it is settled on this one.
-            held.move_to(claim)
-        return True
+    def _hear_of_lane(self, key: Sequence[Any], reply_to: str) -> None:
+        self._lanes.note(LaneKey(*key))
 
-    def _is_suspect(self, claim: Claim, method: Any) -> bool:
-        """Whether it was delivered before, and not only put back by this process."""
-        if not method.redelivered:
-            return False
-        returned = self._returned.pop(claim.number, None)
-        return returned is None or not 0 < claim.deliveries <= returned
-
-    def _note_returned(self, claim: Claim) -> None:
-        # Who was a suspect stays one, also for the process that put it back.
-        if claim.number and not claim.is_suspect:
-            _remember(self._returned, claim.number, claim.deliveries + 1)
+    def _answer_census(self, asker: str, reply_to: str) -> None:
+        if asker != self._broker.process:
+            sizes = {"process": self._broker.process, "sizes": self.sizes()}
+            self._broker.publisher.reply(reply_to, json.dumps(sizes).encode())
 
     # ---- settling --------------------------------------------------------------
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        parked, unparked = self._part(deliveries)
-        if parked:
+        if parked := [each for each in deliveries if each.receipt.is_parked]:
             self._parking.forget(parked)
-        tags: dict[Lane, set[int]] = defaultdict(set)
-        for claim in _with_twins(each.receipt for each in unparked):
-            if claim.is_good:
-                tags[claim.lane].add(claim.tag)
-        for delivery in deliveries:
-            claim = delivery.receipt
-            if self._held.pop(claim.number, None) is not None:
-                self._handed.pop(claim.number, None)
-                _remember(self._done, claim.number, None)
-        if tags:
-            self._write(Lane.ack, tags)
+        self._write(Lane.ack, self._claims.settle(deliveries))
 
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
-        parked, unparked = self._part(deliveries)
-        if parked:
+        if parked := [each for each in deliveries if each.receipt.is_parked]:
             self._parking.give_back(parked)
-        tags: dict[Lane, set[int]] = defaultdict(set)
-        for delivery in deliveries:
-            self._held.pop(delivery.receipt.number, None)
-            self._handed.pop(delivery.receipt.number, None)
-        for claim in _with_twins(each.receipt for each in unparked):
-            if claim.is_good:
-                self._note_returned(claim)
-                tags[claim.lane].add(claim.tag)
-        if tags:
-            self._write(Lane.give_back, tags)
+        self._write(Lane.give_back, self._claims.let_go(deliveries))
 
-    def _part(self, deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
-        parked = [each for each in deliveries if each.receipt.is_parked]
-        return parked, [each for each in deliveries if not each.receipt.is_parked]
-
-    def _write(
-        self, write: Callable[[Lane, Collection[int]], None], tags: Mapping[Lane, Collection[int]]
-    ) -> None:
+    def _write(self, write: Callable[[Lane, Collection[int]], None], tags: Tags) -> None:
         """Send frames; if the connection ends meanwhile, RabbitMQ delivers again by itself."""
         link = self._link
-        if link is None:
+        if link is None or not tags:
             return
         try:
             for lane, each in tags.items():
@@ -346,51 +254,20 @@ class RabbitmqConsumer(Consumer):
 
     def _connected(self) -> Link:
         if self._link is None:
-            self._link = Link(self._broker.target)
-            self._refresh_at = 0.0
-            self._control = self._link.open_channel(self._on_control_closed, self._on_control)
-            self._link.run(lambda: self._control is None or self._is_listening, SETUP_S)
-            self._refresh(self._link, time.monotonic())
-            self._link.run(self._is_set_up, SETUP_S)
+            self._link = link = Link(self._broker.target)
+            now = time.monotonic()
+            self._control.tend(link, now)
+            link.run(lambda: self._control.is_listening or not self._control.is_open, SETUP_S)
+            self._lanes.tend(link, now)
+            link.run(lambda: self._lanes.are_set_up, SETUP_S)
             if self._woken:
-                self._link.wake()
+                link.wake()
         return self._link
-
-    _is_listening = False
-
-    def _on_control(self, channel: Any) -> None:
-        topology = self._broker.topology
-
-        def on_queue(frame: Any) -> None:
-            name = frame.method.queue
-            channel.queue_bind(name, topology.control_name, callback=_ignore)
-            channel.basic_consume(
-                name, self._on_news, auto_ack=True, callback=lambda frame: self._listen()
-            )
-
-        channel.exchange_declare(**topology.control_declaration(), callback=_ignore)
-        channel.queue_declare(**topology.declaration(topology.roll_name), callback=_ignore)
-        channel.basic_consume(topology.roll_name, _ignore, callback=_ignore)
-        channel.queue_declare("", exclusive=True, callback=on_queue)
-
-    def _listen(self) -> None:
-        self._is_listening = True
-
-    def _on_control_closed(self, channel: Any, error: Exception) -> None:
-        if channel is self._control:
-            self._control = None
-            self._is_listening = False
-
-    def _is_set_up(self) -> bool:
-        return all(lane.is_ready or lane.channel is None for lane in self._order)
 
     def _lose(self) -> None:
         link, self._link = self._link, None
-        self._control = None
-        self._is_listening = False
-        for lane in self._lanes.values():
-            lane.forget()
-            lane.open_at = 0.0
+        self._control.forget()
+        self._lanes.forget()
         if link is not None:
             link.drop()
 
@@ -412,93 +289,21 @@ class RabbitmqConsumer(Consumer):
         if link is not None:
             link.close()
         self._lose()
-        self._held.clear()
-        self._handed.clear()
+        self._claims.clear()
 
-    # ---- lanes -----------------------------------------------------------------
+    # ---- between two steps -----------------------------------------------------
 
     def _tend(self, link: Link, now: float) -> None:
-        if now >= self._refresh_at or self._news:
-            self._refresh(link, now)
+        self._control.tend(link, now)
+        self._lanes.tend(link, now)
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             self._park(now)
             self._parking.renew()
-        for lane in self._order:
-            if lane.channel is None and now >= lane.open_at:
-                self._reopen(link, lane, now)
-
-    def _refresh(self, link: Link, now: float) -> None:
-        """Find out which lanes there are, and open those that are new."""
-        news, self._news = self._news, set()
-        if now >= self._refresh_at:
-            news |= self._find_lanes()
-            self._refresh_at = now + REFRESH_S
-            self._control_again(link)
-        for key in news:
-            if key not in self._lanes:
-                self._lanes[key] = Lane(key, self._broker.topology, self._receive)
-        read = [lane for lane in self._lanes.values() if lane.key.queue_name in self._queues]
-        for lane in self._order:
-            if lane not in read and lane.channel is not None and lane.is_ready:
-                self._return(lane)
-        kept = [lane for lane in self._order if lane in read]
-        self._order = kept + [lane for lane in read if lane not in kept]
-        self._order.sort(key=_by_priority)
-        for lane in self._order:
-            if lane.channel is None and now >= lane.open_at:
-                self._reopen(link, lane, now)
-
-    def _control_again(self, link: Link) -> None:
-        if self._control is None:
-            self._control = link.open_channel(self._on_control_closed, self._on_control)
-
-    def _find_lanes(self) -> set[LaneKey]:
-        mine = {
-            LaneKey(actor.priority, actor.queue_name)
-            for actor in registry.actors().values()
-            if actor.queue_name in self._queues
-        }
-        book = self._broker.lanes
-        book.add(mine)
-        return mine | book.find(self._queues)
-
-    def _reopen(self, link: Link, lane: Lane, now: float) -> None:
-        if lane.lost is not None:
-            level = logging.ERROR if lane.trouble else logging.WARNING
-            reason = lane.trouble or describe(lane.lost)
-            if "acknowledgement" in str(reason):
-                reason = f"{reason} {TIMEOUT_HINT}"
-            logger.log(level, "Lost queue %r: %s", lane.name, reason)
-            lane.lost = None
-            if lane.trouble and all(each.trouble for each in self._order):
-                raise lane.trouble
-        lane.open_at = now + (REOPEN_TROUBLED_S if lane.trouble else REOPEN_S)
-        lane.open(link)
-
-    def _on_news(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        try:
-            news = json.loads(body)
-            if news.get("lane"):
-                key = LaneKey(*news["lane"])
-                if key.queue_name in self._queues:
-                    self._news.add(key)
-            elif news.get("census") and news["census"] != self._broker.process:
-                sizes = {"process": self._broker.process, "sizes": self.sizes()}
-                self._broker.publisher.reply(properties.reply_to, json.dumps(sizes).encode())
-        except (ValueError, TypeError, AttributeError):
-            logger.warning("Heard something on %r that is no news", channel)
-
-    # ---- what runs for long ----------------------------------------------------
 
     def _park(self, now: float) -> None:
-        before = now - self._park_after_s
-        old = []
-        for number, claim in self._held.items():
-            if claim.since > before:
-                break
-            if not claim.is_parked and claim.is_good:
-                old.append(self._handed[number])
+        """Keep what runs for long where RabbitMQ does not take it away."""
+        old = self._claims.held_since(now - self._park_after_s)
         if not old:
             return
         for delivery in self._parking.park(old):
@@ -510,25 +315,3 @@ class RabbitmqConsumer(Consumer):
                 delivery.message_id,
                 now - claim.since,
             )
-
-
-def _with_twins(claims: Iterable[Claim]) -> Iterator[Claim]:
-    for claim in claims:
-        each: Claim | None = claim
-        while each is not None:
-            yield each
-            each = each.twin
-
-
-def _remember(memory: OrderedDict[str, Any], number: str, value: Any) -> None:
-    memory[number] = value
-    if len(memory) > MOST_REMEMBERED:
-        memory.popitem(last=False)
-
-
-def _by_priority(lane: Lane) -> int:
-    return lane.key.priority
-
-
-def _ignore(*args: Any) -> None:
-    """Be a callback."""

@@ -60,6 +60,8 @@ class Claim:
 
         since: ``time.monotonic()`` when it was handed out.
 
+        is_redelivered: Whether RabbitMQ says that it was delivered before.
+
         is_parked: Whether the message is a row of the waiting room now.
 
         is_suspect: Whether it was delivered before, and not only put back.
@@ -70,6 +72,7 @@ class Claim:
         "deliveries",
         "grant",
         "is_parked",
+        "is_redelivered",
         "is_suspect",
         "lane",
         "number",
@@ -87,7 +90,7 @@ class Claim:
         self.twin: Claim | None = None
         self.deliveries = 0
         self.since = 0.0
-        self.is_parked = self.is_suspect = False
+        self.is_redelivered = self.is_parked = self.is_suspect = False
 
     @property
     def is_good(self) -> bool:
@@ -101,12 +104,15 @@ class Claim:
         self.lane.outstanding[self.tag] = self
 
 
+Receive = Callable[[Claim, Any, bytes], object]
+
+
 class Lane:
     """
     One physical queue.
 
     Args:
-        receive: Called with the claim, the method, the properties and the body of each message.
+        receive: Called with the claim, the properties and the body of each message.
 
     Attributes:
         buffer: What came in and was not handed out.
@@ -120,9 +126,7 @@ class Lane:
         idle_since: Since when more was held or granted than anybody asked for.
     """
 
-    def __init__(
-        self, key: LaneKey, topology: Topology, receive: Callable[[Claim, Any, Any, bytes], None]
-    ) -> None:
+    def __init__(self, key: LaneKey, topology: Topology, receive: Receive) -> None:
         self.key = key
         self.name = topology.lane_name(key)
         self._topology = topology
@@ -243,8 +247,9 @@ class Lane:
         grant.used += 1
         self.is_empty = False
         claim = Claim(self, grant, method.delivery_tag)
+        claim.is_redelivered = method.redelivered
         self.outstanding[claim.tag] = claim
-        self._receive(claim, method, properties, body)
+        self._receive(claim, properties, body)
 
     # ---- settling --------------------------------------------------------------
 
