@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import update_wrapper
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -125,7 +126,7 @@ class Actor(Generic[P, R]):
         """Run the function as a worker does: a coroutine to its end."""
         result: Any = self.fn(*args, **kwargs)
         # The result tells, not the function: a decorator may hide that it is a coroutine's.
-        return _finish(result) if inspect.iscoroutine(result) else result
+        return _finish(result) if isinstance(result, CoroutineType) else result
 
     def parameter_names(self, count: int) -> list[str]:
         """Return the names of the parameters that take the first *count* positional arguments."""

@@ -183,7 +183,8 @@ class Executor:
     def _find_actor(self, delivery: Delivery) -> None:
         try:
             delivery.defaults = self._broker.actor_defaults()
-            delivery.actor = self._broker.get_actor(delivery.actor_name)
+            assert delivery.message is not None
+            delivery.actor = self._broker.get_actor(delivery.message.actor_name)
         except ActorNotFound as error:
             self._keep_for_deploy(delivery, error)
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import clock
@@ -29,7 +30,7 @@ _MESSAGE_ID = re.compile(rf"[!-~]{{1,{MAX_ID_LENGTH}}}")
 
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD]")
 
-_FIELD_TYPES: dict[str, type] = {
+_FIELD_TYPES: Mapping[str, type] = {
     "queue_name": str,
     "actor_name": str,
     "args": list,
@@ -38,6 +39,8 @@ _FIELD_TYPES: dict[str, type] = {
     "message_id": str,
     "message_timestamp": int,
 }
+_read_fields = itemgetter(*_FIELD_TYPES)
+_types = list(_FIELD_TYPES.values())
 
 
 def generate_message_id() -> str:
@@ -65,7 +68,22 @@ def _parse_float(text: str) -> float:
 encode_json = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=True
 ).encode
-decode_json = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_float).decode
+_decoder: Any = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_float)
+
+
+def decode_json(text: str) -> Any:
+    """
+    Return the value of a JSON text, at half the price of the decoder's own method.
+
+    Raises:
+        ValueError: it is no JSON, or a number is none or too large.
+    """
+    try:
+        value, end = _decoder.scan_once(text, 0)
+    except StopIteration:
+        end = -1
+    # With blanks around, or no JSON: the decoder knows what to say.
+    return value if end == len(text) else _decoder.decode(text)
 
 
 class Envelope(NamedTuple):
@@ -181,14 +199,17 @@ class Message:
         try:
             text = bytes(body).decode()
             fields = decode_json(text)
-            if _SURROGATE_ESCAPE.search(text):
+            if "\\u" in text and _SURROGATE_ESCAPE.search(text):
                 # Half of a surrogate pair has no UTF-8 form: it could never be written again.
                 encode_json(fields).encode()
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"The body is not JSON in UTF-8: {error}.") from error
         _check_fields(fields)
         fields["args"] = tuple(fields["args"])
-        return cls(**fields)
+        message = cls.__new__(cls)
+        # What __init__() does to a frozen object, at a fifth of the price.
+        message.__dict__.update(fields)
+        return message
 
 
 def describe_call(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -208,25 +229,19 @@ def _check_fields(fields: object) -> None:
         raise DecodeError(f"The body is a JSON {type(fields).__name__}, not an object.")
     if fields.keys() != _FIELD_TYPES.keys():
         raise DecodeError(_describe_difference(fields))
-    for name, expected in _FIELD_TYPES.items():
-        # type(), not isinstance(): JSON's true is no timestamp.
-        if type(fields[name]) is not expected:
-            raise DecodeError(
-                f"Field {name!r} of the body is {type(fields[name]).__name__}, "
-                f"not {expected.__name__}."
-            )
-    _check_limits(fields)
-
-
-def _check_limits(fields: dict[str, Any]) -> None:
-    if not _MESSAGE_ID.fullmatch(fields["message_id"]):
+    values = _read_fields(fields)
+    # The types themselves, not isinstance(): JSON's true is no timestamp.
+    if list(map(type, values)) != _types:
+        raise DecodeError(_describe_types(fields))
+    queue_name, actor_name, _, _, _, message_id, timestamp = values
+    if not _MESSAGE_ID.fullmatch(message_id):
         raise DecodeError(
             f"Field 'message_id' of the body is not 1 to {MAX_ID_LENGTH} visible ASCII characters."
         )
-    for name in ("queue_name", "actor_name"):
-        if not 0 < len(fields[name]) <= MAX_NAME_LENGTH or "\0" in fields[name]:
-            raise DecodeError(f"Field {name!r} of the body is no name.")
-    if not 0 <= fields["message_timestamp"] <= clock.LAST_MS:
+    for field_name, name in (("queue_name", queue_name), ("actor_name", actor_name)):
+        if not 0 < len(name) <= MAX_NAME_LENGTH or "\0" in name:
+            raise DecodeError(f"Field {field_name!r} of the body is no name.")
+    if not 0 <= timestamp <= clock.LAST_MS:
         raise DecodeError("Field 'message_timestamp' of the body is no time in milliseconds.")
 
 
@@ -234,3 +249,13 @@ def _describe_difference(fields: dict[str, Any]) -> str:
     missing = ", ".join(sorted(_FIELD_TYPES.keys() - fields.keys())) or "nothing"
     unknown = ", ".join(sorted(fields.keys() - _FIELD_TYPES.keys()))[:200] or "nothing"
     return f"The body has not the fields of a message: missing {missing}; unknown {unknown}."
+
+
+def _describe_types(fields: dict[str, Any]) -> str:
+    name, expected = next(
+        (name, expected)
+        for name, expected in _FIELD_TYPES.items()
+        if type(fields[name]) is not expected
+    )
+    found = type(fields[name]).__name__
+    return f"Field {name!r} of the body is {found}, not {expected.__name__}."

@@ -45,8 +45,10 @@ class WorkerSlot:
 
     def begin(self, delivery: Delivery) -> None:
         """Note that the actor's own code begins in the calling thread."""
+        message = delivery.message
+        assert message is not None
         if self._board is not None:
-            self._board.begin(self.index, delivery.message_id, delivery.deadline)
+            self._board.begin(self.index, message.message_id, delivery.deadline)
         self._thread_id = threading.get_ident()
         self._interrupted = False
         self.delivery = delivery

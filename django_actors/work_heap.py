@@ -7,7 +7,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from queue import SimpleQueue
 
 from .delivery import Delivery
@@ -31,23 +31,22 @@ class WorkHeap:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def push(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+    def push(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """
         Add deliveries; those of one priority leave in the order they came.
 
         Returns:
             Those that came too late: the heap is closed.
         """
-        too_late = []
-        for delivery in deliveries:
-            entry = (delivery.priority, next(self._order), delivery)
-            with self._lock:
-                if self._closed:
-                    too_late.append(delivery)
-                    continue
-                heapq.heappush(self._heap, entry)
+        with self._lock:
+            if self._closed:
+                return list(deliveries)
+            for delivery in deliveries:
+                heapq.heappush(self._heap, (delivery.priority, next(self._order), delivery))
+        # A token that finds no delivery is passed over: somebody took it out meanwhile.
+        for _ in deliveries:
             self._tokens.put(True)
-        return too_late
+        return []
 
     def pop(self) -> Delivery | None:
         """Wait for the most urgent delivery; ``None`` when the heap is closed."""

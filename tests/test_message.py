@@ -212,6 +212,20 @@ class WireTests(SimpleTestCase):
 
         self.assertEqual(Message.decode(message.encode()), message)
 
+    def test_blanks_around_the_json_and_fields_in_another_order_are_read(self):
+        message = Message("default", "count_words", ("a",), {}, {})
+        fields = json.loads(message.encode())
+        turned = json.dumps(dict(reversed(fields.items())), indent=1)
+
+        self.assertEqual(Message.decode(f" {turned}\n".encode()), message)
+
+    def test_a_decoded_message_is_frozen_and_can_be_copied(self):
+        message = Message.decode(Message("default", "count_words", (), {}, {}).encode())
+
+        with self.assertRaises(dataclasses.FrozenInstanceError):
+            message.args = (1,)  # type: ignore[misc]
+        self.assertEqual(message.copy(args=(1,)).args, (1,))
+
     def test_bytes_may_come_as_any_buffer(self):
         message = make_message(1)
 

@@ -4,16 +4,37 @@ Keep the database connections of worker threads alive, fresh and few.
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
 from django.db import connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from .base import Middleware
 
 # A server or a proxy may have closed a connection that was idle for so long.
 IDLE_S = 30.0
+
+
+class _Opened(threading.local):
+    """The connections that the calling thread has opened, some of them closed again."""
+
+    def __init__(self) -> None:
+        # For each thread anew. Asking Django for each message costs as much as decoding it.
+        self.connections = list(connections.all(initialized_only=True))
+
+
+_opened = _Opened()
+
+
+def _note_opened(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    if connection not in _opened.connections:
+        _opened.connections.append(connection)
+
+
+connection_created.connect(_note_opened)
 
 
 class DbConnections(Middleware):
@@ -26,7 +47,7 @@ class DbConnections(Middleware):
     """
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        for connection in connections.all(initialized_only=True):
+        for connection in _opened.connections:
             refresh(connection)
 
     def after_process_message(
@@ -37,7 +58,7 @@ class DbConnections(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        for connection in connections.all(initialized_only=True):
+        for connection in _opened.connections:
             tidy(connection)
 
     def after_skip_message(self, broker: Any, message: Any) -> None:

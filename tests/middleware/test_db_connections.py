@@ -8,9 +8,10 @@ from unittest.mock import patch
 
 from django.db import connection as default_connection
 from django.db import connections, transaction
+from django.db.backends.signals import connection_created
 from django.test import SimpleTestCase, TestCase
 
-from django_actors.middleware import DbConnections
+from django_actors.middleware import DbConnections, db_connections
 from django_actors.middleware.db_connections import IDLE_S, refresh, tidy
 from tests.engine import EngineCase, in_thread
 from tests.support import StubCase
@@ -159,6 +160,16 @@ class ThreadTests(EngineCase):
         self.assertIsNone(first)
         self.assertIsNotNone(second)
 
+    def test_a_connection_from_before_the_middleware_was_there_is_looked_after_too(self):
+        def work() -> Any:
+            default_connection.ensure_connection()
+            transaction.set_autocommit(False)
+            with patch.object(db_connections, "_opened", db_connections._Opened()):
+                DbConnections().after_process_message(None, None)
+            return default_connection.connection
+
+        self.assertIsNone(in_thread(work))
+
     def test_a_connection_that_broke_is_replaced(self):
         def break_it() -> None:
             # The thread's own wrapper, which goes with the thread.
@@ -191,8 +202,11 @@ class SkippedTests(StubCase):
     def test_a_skipped_message_leaves_its_connections_tidy_too(self):
         connection = make_connection(autocommit=False)
 
-        with patch.object(connections, "all", lambda initialized_only: [connection]):
+        def skip() -> None:
+            connection_created.send(type(connection), connection=connection)
             DbConnections().after_skip_message(None, None)
+
+        in_thread(skip)
 
         self.assertEqual(connection.closed, 1)
 
