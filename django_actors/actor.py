@@ -21,6 +21,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.apps import apps
 
 from . import clock
+from .brokers import get_broker
 from .message import MAX_NAME_LENGTH, Message
 from .options import check_actor_options, check_message_options
 from .registry import registry
@@ -98,7 +99,7 @@ class Actor(Generic[P, R]):
     @property
     def broker(self) -> Broker:
         """Today's broker; it changes with the settings."""
-        return _broker()
+        return get_broker()
 
     @property
     def place(self) -> str:
@@ -185,12 +186,7 @@ class Actor(Generic[P, R]):
             ValueError: *delay* and *eta* are both given, *eta* is naive, or an option's value
                 is wrong.
         """
-        if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
-            raise TypeError(
-                f"{self.actor_name}: args= is a tuple of arguments, not a {type(args).__name__}. "
-                "A single argument is written (argument,)."
-            )
-        args, kwargs = tuple(args), dict(kwargs or {})
+        args, kwargs = self._as_tuple(args), dict(kwargs or {})
         self._check_call(args, kwargs)
         return Message(
             queue_name=self.queue_name,
@@ -216,7 +212,7 @@ class Actor(Generic[P, R]):
 
             BrokerUnavailable: the broker could not take it; nothing was sent.
         """
-        return _broker().enqueue(self.message_with_options(args=args, kwargs=kwargs))
+        return get_broker().enqueue(self.message_with_options(args=args, kwargs=kwargs))
 
     def send_with_options(
         self,
@@ -231,7 +227,7 @@ class Actor(Generic[P, R]):
         message = self.message_with_options(
             args=args, kwargs=kwargs, delay=delay, eta=eta, **options
         )
-        return _broker().enqueue(message)
+        return get_broker().enqueue(message)
 
     def send_many(self, calls: Iterable[Sequence[Any] | Message]) -> list[Message]:
         """
@@ -243,7 +239,7 @@ class Actor(Generic[P, R]):
         Returns:
             The messages in the order of *calls*; all of them are durable.
         """
-        return _broker().enqueue_many([self._as_message(call) for call in calls])
+        return get_broker().enqueue_many([self._as_message(call) for call in calls])
 
     async def asend(self, *args: P.args, **kwargs: P.kwargs) -> Message:
         """Send from a coroutine; see ``send()``."""
@@ -267,6 +263,17 @@ class Actor(Generic[P, R]):
         """Send from a coroutine; see ``send_many()``."""
         return await sync_to_async(self.send_many)(calls)
 
+    def _as_tuple(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        # Nearly always; to ask whether something is a sequence costs more than all else here.
+        if isinstance(args, tuple):
+            return tuple(args)
+        if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+            raise TypeError(
+                f"{self.actor_name}: args= is a tuple of arguments, not a {type(args).__name__}. "
+                "A single argument is written (argument,)."
+            )
+        return tuple(args)
+
     def _as_message(self, call: Sequence[Any] | Message) -> Message:
         if isinstance(call, Message):
             return call
@@ -283,6 +290,8 @@ class Actor(Generic[P, R]):
         delay: int | timedelta | None,
         eta: datetime | int | None,
     ) -> dict[str, Any]:
+        if not options and delay is None and eta is None:
+            return {}
         options = check_message_options(options, self.actor_name)
         if "priority" in options:
             _check_priority(options["priority"])
@@ -318,13 +327,6 @@ def _check_function(function: Any) -> None:
             f"@actor stands on a function, and {function!r} has no name of its own to be found "
             "by. Write a function that calls it."
         )
-
-
-def _broker() -> Broker:
-    # Not at import: the brokers need models, and an actor may be declared before those.
-    from .brokers import get_broker
-
-    return get_broker()
 
 
 @async_to_sync

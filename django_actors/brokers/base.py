@@ -408,8 +408,9 @@ class Broker(abc.ABC):
             self._delay(delayed)
         if ready:
             self._transmit(ready)
-        for message in sent:
-            call_hooks(self.hooks.after_enqueue, self, message, delay)
+        if self.hooks.after_enqueue:
+            for message in sent:
+                call_hooks(self.hooks.after_enqueue, self, message, delay)
         return sent
 
     def _announce(self, message: Message, delay: int | None) -> Message:
