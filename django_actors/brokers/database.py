@@ -43,6 +43,7 @@ from django_actors.models import Lease, QueuedMessage
 from django_actors.wakeup import READY_CHANNEL, Alarm, NewsWatch, notify_sql
 
 from .base import Broker, Consumer, QueueSize
+from .database_insert import insert
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +76,7 @@ MOST_PRIORITIES = 16
 # SQLite takes no more than 500 parts of a UNION.
 MOST_ARMS = 200
 
-# SQLite takes no more than 999 parameters in old versions; a row has four.
-INSERT_ROWS = 200
+# SQLite takes no more than 999 parameters in old versions.
 MOST_KEYS = 900
 
 
@@ -118,25 +118,10 @@ class DatabaseBroker(Broker):
     def publish(self, envelopes: Sequence[Envelope]) -> None:
         if not envelopes:
             return
-        with _as_broker_errors(self.alias):
-            again_after_reconnect(self._connection, lambda: self._insert(envelopes))
-        self._wake_consumers()
-
-    def _insert(self, envelopes: Sequence[Envelope]) -> None:
         connection = self._connection
-        table = quoted_table(connection, QueuedMessage)
-        now = now_ms_sql(connection)
-        row = f"(%s, %s, %s, %s, '', 0, {now})"
-        columns = "queue_name, priority, message_id, body, claimed_by, redeliveries, enqueued_ms"
-        several = len(envelopes) > INSERT_ROWS
-        together = transaction.atomic(using=self.alias) if several else nullcontext()
-        with together, connection.cursor() as cursor:
-            for chunk in _chunks(envelopes, INSERT_ROWS):
-                insert = f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * len(chunk))}"
-                if connection.vendor == "postgresql":
-                    # One statement, so that one commit does both.
-                    insert = f"WITH rows AS ({insert}) SELECT pg_notify('{READY_CHANNEL}', '')"
-                cursor.execute(insert, [value for each in chunk for value in _values(each)])
+        with _as_broker_errors(self.alias):
+            again_after_reconnect(connection, partial(insert, connection, envelopes))
+        self._wake_consumers()
 
     def _wake_consumers(self) -> None:
         if not self._consumers:
@@ -444,10 +429,6 @@ def _delivery(key: int, queue_name: str, priority: int, body: Any, redeliveries:
     )
 
 
-def _values(envelope: Envelope) -> tuple[str, int, str, bytes]:
-    return envelope.queue_name, envelope.priority, envelope.message_id, envelope.body
-
-
 def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
@@ -476,10 +457,10 @@ def _is_dead(connection: BaseDatabaseWrapper) -> bool:
 
 @contextmanager
 def _as_broker_errors(alias: str) -> Iterator[None]:
-    connection = connections[alias]
     try:
         yield
     except (OperationalError, InterfaceError, ProgrammingError) as error:
+        connection = connections[alias]
         if not connection.in_atomic_block and not is_locked_out(error):
             # A broken connection is opened anew by the next call.
             connection.close()

@@ -1,0 +1,69 @@
+"""
+How messages get into the queue table: in one statement, as each database takes it best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cache
+from typing import Any
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_actors.claims import now_ms_sql, quoted_table
+from django_actors.message import Envelope
+from django_actors.models import QueuedMessage
+from django_actors.wakeup import READY_CHANNEL
+
+# SQLite takes no more than 999 parameters in old versions; a row has four.
+ROWS_AT_ONCE = 200
+
+_COLUMNS = "queue_name, priority, message_id, body, claimed_by, redeliveries, enqueued_ms"
+
+_NOTIFY = f"pg_notify('{READY_CHANNEL}', '')"
+
+
+def insert(connection: BaseDatabaseWrapper, envelopes: Sequence[Envelope]) -> None:
+    """Write all of *envelopes* or none, and notify whoever listens of them."""
+    several = len(envelopes) > ROWS_AT_ONCE
+    together = transaction.atomic(using=connection.alias) if several else nullcontext()
+    with together, connection.cursor() as cursor:
+        for start in range(0, len(envelopes), ROWS_AT_ONCE):
+            chunk = envelopes[start : start + ROWS_AT_ONCE]
+            cursor.execute(_statement(connection, len(chunk)), _parameters(connection, chunk))
+
+
+def _takes_arrays(connection: BaseDatabaseWrapper, count: int) -> bool:
+    # A statement of many rows is read for longer than they are written. One of one row is not.
+    return connection.vendor == "postgresql" and count > 1
+
+
+def _statement(connection: BaseDatabaseWrapper, count: int) -> str:
+    table, now = quoted_table(connection, QueuedMessage), now_ms_sql(connection)
+    if _takes_arrays(connection, count):
+        return _insert_of_arrays(table, now)
+    return _insert_of_rows(table, now, count, notifies=connection.vendor == "postgresql")
+
+
+@cache
+def _insert_of_rows(table: str, now: str, count: int, *, notifies: bool) -> str:
+    row = f"(%s, %s, %s, %s, '', 0, {now})"
+    statement = f"INSERT INTO {table} ({_COLUMNS}) VALUES {', '.join([row] * count)}"
+    # In the same statement, so that one commit does both.
+    return f"{statement} RETURNING {_NOTIFY}" if notifies else statement
+
+
+@cache
+def _insert_of_arrays(table: str, now: str) -> str:
+    arrays = "unnest(%s::text[], %s::integer[], %s::text[], %s::bytea[])"
+    rows = f"SELECT *, '', 0, {now} FROM {arrays}"
+    return f"WITH rows AS (INSERT INTO {table} ({_COLUMNS}) {rows}) SELECT {_NOTIFY}"
+
+
+def _parameters(connection: BaseDatabaseWrapper, envelopes: Sequence[Envelope]) -> list[Any]:
+    rows = [(each.queue_name, each.priority, each.message_id, each.body) for each in envelopes]
+    if _takes_arrays(connection, len(rows)):
+        return [list(column) for column in zip(*rows, strict=True)]
+    return [value for row in rows for value in row]
