@@ -18,20 +18,23 @@ from .base import Middleware
 IDLE_S = 30.0
 
 
-class _Opened(threading.local):
-    """The connections that the calling thread has opened, some of them closed again."""
-
-    def __init__(self) -> None:
-        # For each thread anew. Asking Django for each message costs as much as decoding it.
-        self.connections = list(connections.all(initialized_only=True))
+_thread = threading.local()
 
 
-_opened = _Opened()
+def _opened() -> list[BaseDatabaseWrapper]:
+    """Return the connections that the calling thread has opened, some of them closed again."""
+    try:
+        opened: list[BaseDatabaseWrapper] = _thread.opened
+    except AttributeError:
+        # Once a thread: to ask Django for each message costs as much as to decode it.
+        opened = _thread.opened = list(connections.all(initialized_only=True))
+    return opened
 
 
 def _note_opened(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    if connection not in _opened.connections:
-        _opened.connections.append(connection)
+    opened = _opened()
+    if connection not in opened:
+        opened.append(connection)
 
 
 connection_created.connect(_note_opened)
@@ -47,7 +50,7 @@ class DbConnections(Middleware):
     """
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        for connection in _opened.connections:
+        for connection in _opened():
             refresh(connection)
 
     def after_process_message(
@@ -58,7 +61,7 @@ class DbConnections(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        for connection in _opened.connections:
+        for connection in _opened():
             tidy(connection)
 
     def after_skip_message(self, broker: Any, message: Any) -> None:

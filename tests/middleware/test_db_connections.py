@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 from unittest.mock import patch
@@ -164,7 +165,7 @@ class ThreadTests(EngineCase):
         def work() -> Any:
             default_connection.ensure_connection()
             transaction.set_autocommit(False)
-            with patch.object(db_connections, "_opened", db_connections._Opened()):
+            with patch.object(db_connections, "_thread", threading.local()):
                 DbConnections().after_process_message(None, None)
             return default_connection.connection
 
