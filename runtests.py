@@ -344,7 +344,7 @@ class OutcomeResult(unittest.TextTestResult):
 
     def startTest(self, test: unittest.TestCase) -> None:
         # A test that hangs, or an exit after the last one, ends the process and says where.
-        is_long = "ACTORS_TEST_FAULTS" in os.environ
+        is_long = bool({"ACTORS_TEST_FAULTS", "ACTORS_TEST_SCALE"} & os.environ.keys())
         timeout_s = LONG_TEST_TIMEOUT_S if is_long else TEST_TIMEOUT_S
         faulthandler.dump_traceback_later(timeout_s, exit=True)
         super().startTest(test)

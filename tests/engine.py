@@ -32,9 +32,11 @@ TIMEOUT_S = 20.0
 BrokerType = TypeVar("BrokerType", bound=Broker)
 
 
-def wait_until(condition: Callable[[], Any], what: str = "it") -> Any:
+def wait_until(
+    condition: Callable[[], Any], what: str = "it", *, timeout_s: float = TIMEOUT_S
+) -> Any:
     """Wait until *condition* is true, and return what it returned."""
-    until = time.monotonic() + TIMEOUT_S
+    until = time.monotonic() + timeout_s
     while not (found := condition()):
         if time.monotonic() > until:
             raise AssertionError(f"Waited in vain for {what}.")

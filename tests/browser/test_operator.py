@@ -2,31 +2,65 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from django.contrib.admin.models import LogEntry
 
+from django_actors import failures
 from django_actors.admin import bulk
+from django_actors.brokers.base import Broker
 from django_actors.brokers.database import DatabaseBroker
-from django_actors.models import DeadLetter, ErrorGroup, Kind, WaitingMessage
+from django_actors.brokers.rabbitmq import RabbitmqBroker
+from django_actors.delivery import Reason
+from django_actors.models import Attempt, DeadLetter, ErrorGroup, Kind, Outcome, WaitingMessage
+from django_actors.rows import build_delivery_row
+from django_actors.waiting_room import WaitingRoom
 from tests.admin.cases import bury, charge, greet
+from tests.brokers.test_rabbitmq import URL as RABBITMQ_URL
+from tests.brokers.test_rabbitmq import RabbitmqCase, needs_rabbitmq
+from tests.brokers.test_redis import RedisMixin, needs_redis
 from tests.browser.base import BrowserCase
-from tests.engine import silence, wait_until
+from tests.engine import TIMEOUT_S, deliver, silence, wait_until
 
-MANY = 120
+# Heavy cases have a size for every day; ACTORS_TEST_SCALE makes them as large as they matter: with
+# 100 there are 10,000 failures, and one that is tried before.
+SCALE = int(os.environ.get("ACTORS_TEST_SCALE", "1"))
+MANY = 100 * SCALE + 1
+PATIENCE_S = TIMEOUT_S + SCALE
+
+# Failures that a worker has really met; the others are written as it writes them.
+REAL = 5
+
+# Keeps what the bars of progress have shown, beyond the page that has shown it.
+WATCH_PROGRESS = """
+addEventListener("DOMContentLoaded", () => {
+    const bar = document.querySelector("progress");
+    const seen = JSON.parse(sessionStorage.getItem("seen") ?? "[]");
+    if (bar) sessionStorage.setItem("seen", JSON.stringify([...seen, bar.value]));
+});
+"""
+
+if TYPE_CHECKING:
+    Story = BrowserCase
+else:
+    Story = object
 
 
-class StoryTests(BrowserCase):
-    """With a real worker on the database."""
+class StoryContract(Story):
+    """A service is away, comes back, and what has failed runs again; with any broker."""
+
+    def make_broker(self) -> Broker:
+        raise NotImplementedError
 
     def setUp(self) -> None:
         super().setUp()
         self.ran: Counter[int] = Counter()
         self.is_mended = threading.Event()
-        self.broker = self.use(DatabaseBroker())
+        self.broker = self.use(self.make_broker())
         self.ship = self.declare(self.run_ship, actor_name="browser.ship", max_retries=0)
 
     def run_ship(self, order: int) -> None:
@@ -34,21 +68,18 @@ class StoryTests(BrowserCase):
             raise ConnectionError("The carrier does not answer.")
         self.ran[order] += 1
 
-    def test_the_failures_of_the_last_hour_run_again_one_first_and_then_the_rest(self):
-        self.ship.send_many([(number,) for number in range(MANY)])
-        with silence():
-            self.start_worker(self.broker, worker_threads=2)
-            wait_until(lambda: DeadLetter.objects.count() == MANY, "the dead letters")
-            wait_until(lambda: self.seen() == MANY, "the group to be counted")
-
+    def test_the_failures_of_the_last_hour_run_again_one_first_and_then_the_rest(self) -> None:
+        self.fail_many()
         page = self.open(f"{self.list_path('errorgroup')}?period=hour")
+        page.context.add_init_script(WATCH_PROGRESS)
         row = page.locator("#result_list tbody tr")
         self.assertEqual(row.count(), 1)
         self.assertIn("ConnectionError: The carrier does not answer.", row.inner_text())
-        self.assertIn(str(MANY), row.locator(".field-shown_dead").inner_text())
+        self.assertIn(str(min(MANY, 1_000)), row.locator(".field-shown_dead").inner_text())
 
         self.is_mended.set()
-        with self.no_complaints("requeue one and see"):
+        look_often = mock.patch("django_actors.admin.fates.RENEW_S", 0.2)
+        with self.no_complaints("requeue one and see"), look_often:
             row.locator("a").first.click()
             page.get_by_text("Requeue one and see").click()
             page.locator("input[type=submit].default").click()
@@ -56,25 +87,73 @@ class StoryTests(BrowserCase):
             page.get_by_text("It succeeded at").wait_for()
         self.assertEqual(sum(self.ran.values()), 1)
 
-        with (
-            self.no_complaints("requeue the rest"),
-            mock.patch.multiple(bulk, BATCH_ROWS=20, WORK_S=0.0),
-        ):
+        with self.no_complaints("requeue the rest"), in_steps():
             page.get_by_text("Requeue the rest").click()
             self.assertIn(str(MANY - 1), page.locator(".actors-table caption").text_content())
             page.locator("input[type=submit].default").click()
-            page.locator("progress").first.wait_for()
-            page.locator(".messagelist").wait_for()
+            page.locator(".messagelist").wait_for(timeout=PATIENCE_S * 1_000)
         self.assertIn(f"{MANY - 1} messages were requeued.", page.content())
+        seen = page.evaluate("JSON.parse(sessionStorage.getItem('seen'))")
+        self.assertEqual(seen, sorted(set(seen)))
+        self.assertGreater(len(seen), 2)
 
-        wait_until(lambda: len(self.ran) == MANY, "all messages to run")
+        wait_until(lambda: len(self.ran) == MANY, "all messages to run", timeout_s=PATIENCE_S)
         wait_until(lambda: not WaitingMessage.objects.exists(), "an empty waiting room")
+        wait_until(lambda: self.count(Outcome.SUCCEEDED) == MANY, "all to be settled")
         self.assertEqual(set(self.ran.values()), {1})
         log = LogEntry.objects.filter(user=self.user, change_message="Requeued.")
+        self.assertEqual(len(set(log.values_list("object_id", flat=True))), MANY)
         self.assertEqual(log.count(), MANY)
+        self.assertEqual(self.count(Outcome.REQUEUED, by="ada"), MANY)
+
+    def fail_many(self) -> None:
+        """Have some messages fail in a worker, and write of the others what it would write."""
+        with silence():
+            self.start_worker(self.broker, worker_threads=4)
+            self.ship.send_many([(number,) for number in range(REAL)])
+            wait_until(lambda: DeadLetter.objects.count() == REAL, "the dead letters")
+            wait_until(lambda: self.seen() == REAL, "the group to be counted")
+        rows = [self.make_row(number) for number in range(REAL, MANY)]
+        WaitingRoom().put(rows)
+        failures.count_failures(rows, "default")
+
+    def make_row(self, number: int) -> WaitingMessage:
+        try:
+            self.run_ship(number)
+        except ConnectionError as error:
+            delivery = deliver(self.ship.message(number), exception=error)
+        delivery.fail(Reason.RETRIES_EXHAUSTED)
+        return build_delivery_row(delivery)
 
     def seen(self) -> int:
         return sum(ErrorGroup.objects.values_list("count", flat=True))
+
+    def count(self, outcome: Outcome, **more: Any) -> int:
+        return Attempt.objects.filter(outcome=outcome, **more).count()
+
+
+def in_steps() -> Any:
+    """Have each request do one batch only, and show how far it has come."""
+    return mock.patch.multiple(bulk, BATCH_ROWS=min(500, MANY // 3), WORK_S=0.0)
+
+
+class DatabaseStoryTests(StoryContract, BrowserCase):
+    def make_broker(self) -> Broker:
+        return DatabaseBroker()
+
+
+@needs_redis
+class RedisStoryTests(StoryContract, RedisMixin, BrowserCase):
+    def make_broker(self, **options: Any) -> Any:
+        return RedisMixin.make_broker(self, **options)
+
+
+@needs_rabbitmq
+class RabbitmqStoryTests(StoryContract, BrowserCase, RabbitmqCase):
+    def make_broker(self) -> Broker:
+        broker = RabbitmqBroker(RABBITMQ_URL)
+        self.addCleanup(broker.close)
+        return broker
 
 
 class DoingTests(BrowserCase):
