@@ -108,6 +108,7 @@ class Delivery:
         "ended",
         "exception",
         "fate",
+        "max_retries",
         "message",
         "notify_shutdown",
         "priority",
@@ -148,6 +149,7 @@ class Delivery:
         self.exception: BaseException | None = None
         self.began_ms: int | None = None
         self.due_ms: int | None = None
+        self.max_retries: int | None = None
         self.successors: Sequence[Message] = ()
 
     def __getattr__(self, name: str) -> Any:

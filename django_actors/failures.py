@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -68,7 +68,8 @@ def build_attempts(settled: Iterable[Delivery], rows: Sequence[WaitingMessage]) 
 def _has_story(delivery: Delivery) -> bool:
     if delivery.fate is Fate.DONE:
         assert delivery.message is not None
-        return PAST_OPTION in delivery.message.options
+        # A suspect is alone: a worker has died of it, or beside it.
+        return delivery.alone or PAST_OPTION in delivery.message.options
     return delivery.fate in _OUTCOMES
 
 
@@ -108,22 +109,56 @@ def _host() -> str:
     return socket.gethostname()[:255]
 
 
-def build_requeued(rows: Iterable[WaitingMessage], by: str) -> list[Attempt]:
-    """Return unsaved lines that say that *rows* begin anew."""
+def build_acts(
+    rows: Iterable[WaitingMessage], outcome: Outcome, *, by: str, due_ms: int | None = None
+) -> list[Attempt]:
+    """
+    Return unsaved lines that say what an operator did to *rows*.
+
+    Args:
+        by: Who did it.
+
+        due_ms: When they run then, if they do.
+    """
     now = clock.now_ms()
     return [
         Attempt(
-            message_id=row.message_id or "",
+            message_id=row.message_id,
             number=0,
-            outcome=Outcome.REQUEUED,
+            outcome=outcome,
             queue_name=row.queue_name,
             actor_name=row.actor_name,
             began_ms=now,
             ended_ms=now,
-            retry_ms=row.due_ms,
+            retry_ms=due_ms,
             by=by[:255],
         )
         for row in rows
+        if row.message_id
+    ]
+
+
+def build_crashes(began_ms: Mapping[str, int], detail: str) -> list[Attempt]:
+    """
+    Return unsaved lines for messages whose process has died on this machine.
+
+    Args:
+        began_ms: When each began, by the message's id.
+
+        detail: How the process died, such as ``was killed by signal 9 (SIGKILL)``.
+    """
+    now = clock.now_ms()
+    return [
+        Attempt(
+            message_id=message_id,
+            number=0,
+            outcome=Outcome.CRASHED,
+            began_ms=began,
+            ended_ms=now,
+            host=_host(),
+            error=detail[:SHORT_ERROR],
+        )
+        for message_id, began in began_ms.items()
     ]
 
 

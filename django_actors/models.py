@@ -67,6 +67,8 @@ class WaitingMessage(models.Model):
         max_length=FINGERPRINT_LENGTH, blank=True, default="", editable=False
     )
     due_ms = models.BigIntegerField(_("due"), null=True, editable=False)
+    # Of a retry: how many there may be; null if a function decides, or nothing.
+    max_retries = models.BigIntegerField(_("retries at most"), null=True, editable=False)
     stored_at = models.DateTimeField(_("stored at"), editable=False)
     claimed_by = models.CharField(max_length=OWNER_LENGTH, blank=True, default="", editable=False)
 
@@ -267,6 +269,31 @@ class WorkerRecord(models.Model):
         return f"{self.host}:{self.pid}"
 
 
+class FailedStart(models.Model):
+    """
+    A place for a worker process whose last one died before it was ready.
+
+    The supervisor writes it, and deletes it when a process of this place is ready.
+    """
+
+    key = models.CharField(max_length=OWNER_LENGTH, primary_key=True, editable=False)
+    host = models.CharField(_("host"), max_length=255, editable=False)
+    # Of the supervisor.
+    pid = models.PositiveIntegerField(_("PID"), editable=False)
+    number = models.PositiveIntegerField(_("worker process"), editable=False)
+    # In a row, none of them ready.
+    deaths = models.PositiveIntegerField(_("deaths"), editable=False)
+    detail = models.CharField(_("how it died"), max_length=SHORT_ERROR, editable=False)
+    seen_ms = models.BigIntegerField(_("seen"), editable=False)
+
+    class Meta:
+        verbose_name = _("failed start")
+        verbose_name_plural = _("failed starts")
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid} #{self.number}"
+
+
 class Overview(WorkerRecord):
     """The page of the admin about queues and workers, and who may see and use it."""
 
@@ -349,19 +376,23 @@ class Outcome(models.TextChoices):
     RETRIED = "retried", _("retried")
     DEAD = "dead", _("dead letter")
     SUCCEEDED = "succeeded", _("succeeded")
+    CRASHED = "crashed", _("its worker died")
     REQUEUED = "requeued", _("requeued")
+    RESCHEDULED = "rescheduled", _("rescheduled")
+    DISCARDED = "discarded", _("discarded")
+    CANCELLED = "cancelled", _("cancelled")
 
 
 class Attempt(models.Model):
     """
     A line in the story of a message that has failed.
 
-    A message that succeeds at once has none. One that failed has a line for each attempt, for
-    each time an operator had it run anew, and for the success that ended it.
+    A message that succeeds at once has none. One that failed has a line for each attempt, and
+    for the success that ended it. What an operator does to a message is a line, too.
     """
 
     message_id = models.CharField(_("message id"), max_length=MAX_ID_LENGTH)
-    # From 1; 0 where an operator had it run anew.
+    # From 1; 0 where nobody knows, and for what an operator did.
     number = models.PositiveIntegerField(_("attempt"))
     outcome = models.CharField(_("outcome"), max_length=16, choices=Outcome)
     queue_name = models.CharField(_("queue"), max_length=MAX_NAME_LENGTH)
@@ -373,6 +404,7 @@ class Attempt(models.Model):
     error_class = models.CharField(_("exception"), max_length=255, blank=True)
     error = models.CharField(_("error"), max_length=SHORT_ERROR, blank=True)
     frame = models.CharField(_("raised in"), max_length=FRAME_LENGTH, blank=True)
+    # When it is to run then: after a failure, or because an operator said so.
     retry_ms = models.BigIntegerField(_("retry at"), null=True)
     by = models.CharField(_("by"), max_length=255, blank=True)
 

@@ -5,9 +5,13 @@ What the replacement of a dead worker process owes to what that one left behind.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Collection
 
-from . import crashes, roster
-from .board import Board
+from django.db import transaction
+
+from . import clock, crashes, failures, roster
+from .board import Board, Running
 from .brokers.base import Broker
 
 logger = logging.getLogger(__name__)
@@ -25,13 +29,12 @@ def recover(broker: Broker, board: Board, detail: str) -> None:
         detail: How it died, such as ``was killed by signal 9 (SIGKILL)``.
     """
     running = board.running()
-    overdue = {entry.message_id for entry in running if entry.overdue}
+    overdue = any(entry.overdue for entry in running)
     room = broker.waiting_room
     if running:
         # Counted before it can be delivered again.
-        blamed = [entry.message_id for entry in running]
-        blamed = [each for each in blamed if not overdue or each in overdue]
-        crashes.count(blamed, overdue=overdue, detail=detail, alias=room.alias)
+        blamed = [entry for entry in running if not overdue or entry.overdue]
+        _blame(blamed, detail, room.alias)
     if board.owner:
         broker.release(board.owner, done=board.receipts())
         room.release(board.owner)
@@ -39,3 +42,17 @@ def recover(broker: Broker, board: Board, detail: str) -> None:
     logger.warning(
         "Recovered from a worker process that %s while it ran %d messages", detail, len(running)
     )
+
+
+def _blame(running: Collection[Running], detail: str, alias: str) -> None:
+    overdue = {entry.message_id for entry in running if entry.overdue}
+    # What was overdue is settled as a failure when it comes again, and has its line then.
+    crashed = {entry.message_id: _began_ms(entry) for entry in running if not entry.overdue}
+    with transaction.atomic(using=alias):
+        ids = [entry.message_id for entry in running]
+        crashes.count(ids, overdue=overdue, detail=detail, alias=alias)
+        failures.write_attempts(failures.build_crashes(crashed, detail), alias)
+
+
+def _began_ms(entry: Running) -> int:
+    return clock.now_ms() - round((time.monotonic() - entry.began_at) * clock.MS_PER_S)

@@ -4,6 +4,8 @@ Build the rows of the waiting room: what is kept of a message, and of how it fai
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.utils import timezone
 
 from .delivery import Delivery, Fate, Reason
@@ -117,7 +119,14 @@ def _build_decoded_row(delivery: Delivery, message: Message) -> WaitingMessage:
     )
     if dead and delivery.exception is not None:
         row.attempts += 1
+    if delivery.fate is Fate.RETRY:
+        row.max_retries = _storable_number(delivery.max_retries)
     return row
+
+
+def _storable_number(number: Any) -> int | None:
+    # An option that travelled may be anything, and larger than any column.
+    return number if isinstance(number, int) and 0 <= number < 2**63 else None
 
 
 def _encode(message: Message, body: bytes) -> bytes:

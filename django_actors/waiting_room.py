@@ -31,7 +31,7 @@ from .claims import (
 from .conf import settings
 from .delivery import Reason
 from .message import Envelope, Message, generate_message_id
-from .models import Attempt, Kind, WaitingMessage
+from .models import Attempt, Kind, Outcome, WaitingMessage
 from .rows import build_row, spell_out
 from .signing import OPTION as SIGNATURE
 from .signing import seal
@@ -309,11 +309,12 @@ class WaitingRoom:
                 replaced.append(row.pk)
             messages.append(message)
             renewed.append(_renew_row(row, message, delay, edited=edit is not None))
-        self.put(renewed, failures.build_requeued(renewed, by))
+        due_ms = clock.now_ms() + delay
+        self.put(renewed, failures.build_acts(renewed, Outcome.REQUEUED, by=by, due_ms=due_ms))
         self._rows().filter(pk__in=replaced).delete()
         return messages
 
-    def reschedule(self, rows: Iterable[WaitingMessage], *, due_ms: int) -> list[int]:
+    def reschedule(self, rows: Iterable[WaitingMessage], *, due_ms: int, by: str = "") -> list[int]:
         """
         Have scheduled messages become due at another time; their attempts still count.
 
@@ -322,31 +323,48 @@ class WaitingRoom:
 
             due_ms: Milliseconds since 1970.
 
+            by: Who wants it, for the story of the messages.
+
         Returns:
             The keys of the rows that were changed.
         """
-        return self._with(rows, partial(self._reschedule, due_ms))
+        return self._with(rows, partial(self._reschedule, due_ms, by))
 
-    def _reschedule(self, due_ms: int, held: Any) -> list[int]:
+    def _reschedule(self, due_ms: int, by: str, held: Any) -> list[int]:
         waiting = held.exclude(kind=Kind.DEAD)
-        keys = list(waiting.values_list("pk", flat=True))
+        changed = list(waiting.only(*_TOLD_FIELDS))
         # No longer of the outbox: a late hand-over must not take it for its own.
         waiting.update(due_ms=due_ms, kind=Kind.SCHEDULED)
-        if keys:
+        if changed:
+            self._note(failures.build_acts(changed, Outcome.RESCHEDULED, by=by, due_ms=due_ms))
             self._tell(due_ms)
-        return keys
+        return [row.pk for row in changed]
 
-    def discard(self, rows: Iterable[WaitingMessage]) -> list[int]:
+    def discard(self, rows: Iterable[WaitingMessage], *, by: str = "") -> list[int]:
         """
         Delete rows for good.
 
         Args:
             rows: As they were read; see ``hold()``.
 
+            by: Who wants it, for the story of the messages.
+
         Returns:
             The keys of the rows that were deleted.
         """
-        return self._with(rows, _delete)
+        return self._with(rows, partial(self._discard, by))
+
+    def _discard(self, by: str, held: Any) -> list[int]:
+        gone = list(held.only(*_TOLD_FIELDS))
+        dead = [row for row in gone if row.kind == Kind.DEAD]
+        waiting = [row for row in gone if row.kind != Kind.DEAD]
+        held.delete()
+        self._note(failures.build_acts(dead, Outcome.DISCARDED, by=by))
+        self._note(failures.build_acts(waiting, Outcome.CANCELLED, by=by))
+        return [row.pk for row in gone]
+
+    def _note(self, acts: Sequence[Attempt]) -> None:
+        failures.write_attempts(acts, self.alias)
 
     def _with(self, rows: Iterable[WaitingMessage], work: Callable[[Any], Result]) -> Result:
         """Do *work* with rows that are held; again, if the database only asks for that."""
@@ -392,11 +410,8 @@ _CHANGING_FIELDS = [
 # What a row brings along when its message begins anew.
 _KEPT_FIELDS = ("body", "call", "message_id", "priority")
 
-
-def _delete(held: Any) -> list[int]:
-    keys = list(held.values_list("pk", flat=True))
-    held.delete()
-    return keys
+# What the line of an operator's act tells of a row.
+_TOLD_FIELDS = ("kind", "message_id", "queue_name", "actor_name")
 
 
 def _version(row: WaitingMessage) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from django.db import DatabaseError, connection
 from django.test import TestCase, override_settings
 from django.test.utils import CaptureQueriesContext
 
-from django_actors import clock, failures
+from django_actors import clock, crashes, failures
 from django_actors.brokers.database import DatabaseBroker
 from django_actors.delivery import Delivery, Fate, Reason
 from django_actors.dispatcher import Dispatcher
@@ -98,6 +98,16 @@ class AttemptTests(SettleMixin, TestCase):
         self.run_once(delivery.message.copy(args=("found",)))
 
         self.assertEqual(self.story(message), [(1, "retried"), (2, "succeeded")])
+
+    def test_the_success_of_a_message_whose_worker_died_ends_the_story(self):
+        message = self.ship.message("found")
+        crashes.count([message.message_id], overdue=(), detail="died", alias="default")
+        delivery = Delivery(message.encode(), queue_name="default", redelivered=True)
+
+        Executor(self.broker).run(delivery)
+        self.broker.settle(mock.Mock(), [delivery])
+
+        self.assertEqual(self.story(message), [(1, "succeeded")])
 
     def test_a_requeue_and_the_success_after_it_are_part_of_the_story(self):
         row = self.run_to_death(self.ship.message("lost"))

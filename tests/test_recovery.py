@@ -13,7 +13,7 @@ from django.db import OperationalError
 from django_actors import clock, crashes
 from django_actors.board import Board
 from django_actors.brokers.database import DatabaseBroker
-from django_actors.models import CrashRecord, Lease, QueuedMessage
+from django_actors.models import Attempt, CrashRecord, Lease, Outcome, QueuedMessage
 from django_actors.recovery import recover
 from tests.brokers.contract import row_for
 from tests.engine import EngineCase, envelop, make_message
@@ -61,6 +61,10 @@ class RecoveryTests(EngineCase):
         self.assertEqual(self.crashed(), {running: 1})
         self.assertEqual(CrashRecord.objects.get().detail, DETAIL)
         self.assertEqual(self.queued(), [running, waiting])
+        line = Attempt.objects.get()
+        self.assertEqual((line.message_id, line.outcome), (running, Outcome.CRASHED))
+        self.assertEqual(line.error, DETAIL)
+        self.assertLess(abs(clock.now_ms() - (line.began_ms or 0)), 60_000)
 
     def test_what_was_done_but_not_acknowledged_is_erased(self):
         done, waiting = self.claim(2)
@@ -83,6 +87,8 @@ class RecoveryTests(EngineCase):
 
         self.assertEqual(self.crashed(), {overdue: 0})
         self.assertTrue(CrashRecord.objects.get().overdue)
+        # It is settled as a failure when it comes again, and has its line then.
+        self.assertFalse(Attempt.objects.exists())
 
     def test_the_dead_leave_no_lease(self):
         self.claim(1)

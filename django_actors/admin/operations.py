@@ -132,7 +132,7 @@ class Discard(Operation):
     destroys = True
 
     def run(self, room: WaitingRoom, rows: Rows, form: Any, *, by: str) -> Collection[int]:
-        return room.discard(rows)
+        return room.discard(rows, by=by)
 
     def log_text(self, form: Any) -> str:
         return _("Discarded.")
@@ -152,7 +152,7 @@ class RunNow(Operation):
     needs_broker = True
 
     def run(self, room: WaitingRoom, rows: Rows, form: Any, *, by: str) -> Collection[int]:
-        return room.reschedule(rows, due_ms=clock.now_ms())
+        return room.reschedule(rows, due_ms=clock.now_ms(), by=by)
 
     def log_text(self, form: Any) -> str:
         return _("Run now.")
@@ -173,7 +173,7 @@ class Reschedule(Operation):
         return {"due": local_time(row.due_ms)}
 
     def run(self, room: WaitingRoom, rows: Rows, form: Any, *, by: str) -> Collection[int]:
-        return room.reschedule(rows, due_ms=form.due_ms())
+        return room.reschedule(rows, due_ms=form.due_ms(), by=by)
 
     def log_text(self, form: Any) -> str:
         return _("Rescheduled for %(time)s.") % {"time": format_time(form.due_ms())}
@@ -185,16 +185,11 @@ class Reschedule(Operation):
         return text % {"count": count}
 
 
-class Cancel(Operation):
+class Cancel(Discard):
     name = "cancel"
     permission = "cancel"
     title = gettext_lazy("Cancel")
     explanation = gettext_lazy("Deletes for good, without a run. This cannot be undone.")
-    flag = DELETION
-    destroys = True
-
-    def run(self, room: WaitingRoom, rows: Rows, form: Any, *, by: str) -> Collection[int]:
-        return room.discard(rows)
 
     def log_text(self, form: Any) -> str:
         return _("Cancelled.")

@@ -20,6 +20,9 @@ from .texts import class_name, format_time, reason_text, shorten, time_from_now,
 
 MAX_LINES = 200
 
+# What an operator does.
+ACTS = (Outcome.REQUEUED, Outcome.RESCHEDULED, Outcome.DISCARDED, Outcome.CANCELLED)
+
 # A worker that was not seen for so long does not run anything any more.
 ABSENT_MS = 60_000
 
@@ -79,19 +82,39 @@ def tell_story(attempts: Sequence[Attempt], sent_ms: int | None) -> Iterator[Lin
 
 
 def _tell(attempt: Attempt, began_ms: int) -> Line:
-    if attempt.outcome == Outcome.REQUEUED:
-        return Line(began_ms, _("requeued"), shorten(attempt.by))
-    return Line(
-        began_ms,
-        _("attempt %(number)d: %(outcome)s") % _words(attempt),
-        f"{shorten(attempt.host)}:{attempt.pid}",
-        " · ".join(_details(attempt)),
-    )
+    if attempt.outcome in ACTS:
+        return Line(began_ms, _act(attempt), shorten(attempt.by), _when_it_runs(attempt))
+    return Line(began_ms, _end(attempt), _place(attempt), " · ".join(_details(attempt)))
 
 
-def _words(attempt: Attempt) -> dict[str, object]:
+def _act(attempt: Attempt) -> str:
+    if attempt.outcome == Outcome.RESCHEDULED and not _is_put_off(attempt):
+        return _("run now")
+    return str(Outcome(attempt.outcome).label)
+
+
+def _when_it_runs(attempt: Attempt) -> str:
+    if not _is_put_off(attempt):
+        return ""
+    return _("runs at %(time)s") % {"time": format_time(attempt.retry_ms)}
+
+
+def _is_put_off(attempt: Attempt) -> bool:
+    return attempt.retry_ms is not None and attempt.retry_ms > attempt.ended_ms
+
+
+def _end(attempt: Attempt) -> str:
     outcome = Outcome(attempt.outcome).label if attempt.outcome in Outcome else attempt.outcome
-    return {"number": attempt.number, "outcome": outcome}
+    if not attempt.number:
+        return str(outcome)
+    words = {"number": attempt.number, "outcome": outcome}
+    return _("attempt %(number)d: %(outcome)s") % words
+
+
+def _place(attempt: Attempt) -> str:
+    """Return the host and the process; the host alone of a process that nobody knows."""
+    host = shorten(attempt.host)
+    return f"{host}:{attempt.pid}" if attempt.pid else host
 
 
 def _details(attempt: Attempt) -> Iterator[str]:
@@ -101,6 +124,8 @@ def _details(attempt: Attempt) -> Iterator[str]:
     if attempt.error_class:
         name = class_name(reason_text(attempt.error_class))
         yield f"{name}: {shorten(attempt.error, 300)}" if attempt.error else name
+    elif attempt.error:
+        yield shorten(attempt.error, 300)
     if attempt.frame:
         yield _("in %(function)s") % {"function": shorten(attempt.frame)}
     if attempt.outcome == Outcome.RETRIED and attempt.retry_ms is not None:
@@ -146,11 +171,23 @@ def find_fate(message_id: str, attempts: Sequence[Attempt]) -> Fate:
         return Fate(
             _("Nothing is remembered of it: it did not fail so far, or that was long ago."), True
         )
+    return _fate_of_last(last)
+
+
+def _fate_of_last(last: Attempt) -> Fate:
+    """Return what became of a message that waits nowhere, from the last line of its story."""
+    time = format_time(last.ended_ms)
     if last.outcome == Outcome.SUCCEEDED:
-        worker = {"worker": f"{shorten(last.host)}:{last.pid}", "time": format_time(last.ended_ms)}
+        worker = {"worker": _place(last), "time": time}
         return Fate(_("It succeeded at %(worker)s, %(time)s.") % worker, True, succeeded=True)
+    if last.outcome in (Outcome.DISCARDED, Outcome.CANCELLED):
+        words = {"outcome": Outcome(last.outcome).label, "time": time}
+        return Fate(_("It was %(outcome)s, %(time)s.") % words, True)
     if last.outcome == Outcome.DEAD:
-        return Fate(_("It was a dead letter, and was discarded."), True)
+        return Fate(_("It was a dead letter, and was deleted when it was old."), True)
+    if last.outcome == Outcome.RESCHEDULED:
+        # A message that did not fail so far leaves no line when it succeeds.
+        return Fate(_("It went to the broker: it has run, or runs as soon as a worker has time."))
     return Fate(_("It is with the broker, and runs as soon as a worker has time."))
 
 

@@ -23,11 +23,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from django_actors import clock
-from django_actors.brokers import get_broker
 from django_actors.conf import settings
 from django_actors.delivery import Reason
 from django_actors.message import Message
-from django_actors.middleware import Retries
 from django_actors.models import WaitingMessage
 from django_actors.redaction import Redacted, redact
 from django_actors.registry import RegisteredActor, registry
@@ -169,30 +167,14 @@ def why_it_waits(row: WaitingMessage) -> str:
         return _("is being handed to the broker")
     if row.reason != Reason.RETRY:
         return reason_text(row.reason)
-    most = most_retries(row.actor_name)
     words = {
         "number": row.attempts,
-        "most": most,
+        "most": row.max_retries,
         "exception": class_name(row.error_class),
     }
-    if most is None or row.attempts > most:
+    if row.max_retries is None or row.attempts > row.max_retries:
         return _("retry %(number)d after %(exception)s") % words
     return _("retry %(number)d of %(most)d after %(exception)s") % words
-
-
-def most_retries(actor_name: str) -> int | None:
-    """
-    Return how often messages of an actor are retried; ``None`` if nothing decides it in advance.
-
-    A list does not read what a message itself says: that stands in its body.
-    """
-    actor = registry.actors().get(actor_name)
-    options = {**settings.ACTOR_OPTIONS, **(actor.options if actor else {})}
-    policy = next((each for each in get_broker().middleware if isinstance(each, Retries)), None)
-    if actor is None or policy is None or options.get("retry_when", policy.retry_when):
-        return None
-    most: int | None = options.get("max_retries", policy.max_retries)
-    return most
 
 
 def signature_of(actor: RegisteredActor) -> str:

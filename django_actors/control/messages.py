@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.db import connections
@@ -250,24 +251,26 @@ def requeue(
     return _do(selection, work, progress, needs_message=True)
 
 
-def discard(selection: Selection, *, progress: Progress | None = None) -> Report:
-    """Delete dead letters for good."""
-    return _do(selection, WaitingRoom.discard, progress)
+def discard(selection: Selection, *, by: str = "", progress: Progress | None = None) -> Report:
+    """Delete dead letters for good; *by* and *progress* as for ``requeue()``."""
+    return _do(selection, partial(WaitingRoom.discard, by=by), progress)
 
 
-def cancel(selection: Selection, *, progress: Progress | None = None) -> Report:
+def cancel(selection: Selection, *, by: str = "", progress: Progress | None = None) -> Report:
     """Delete scheduled messages for good, without a run."""
-    return _do(selection, WaitingRoom.discard, progress)
+    return discard(selection, by=by, progress=progress)
 
 
-def run_now(selection: Selection, *, progress: Progress | None = None) -> Report:
+def run_now(selection: Selection, *, by: str = "", progress: Progress | None = None) -> Report:
     """Have scheduled messages run as soon as a worker has time; a retry stays the retry it is."""
-    return reschedule(selection, due=timezone.now(), progress=progress)
+    return reschedule(selection, due=timezone.now(), by=by, progress=progress)
 
 
-def reschedule(selection: Selection, *, due: datetime, progress: Progress | None = None) -> Report:
+def reschedule(
+    selection: Selection, *, due: datetime, by: str = "", progress: Progress | None = None
+) -> Report:
     """
-    Have scheduled messages run at another time.
+    Have scheduled messages run at another time; *by* and *progress* as for ``requeue()``.
 
     Args:
         due: An aware point in time; naive ones are of the current time zone.
@@ -275,7 +278,7 @@ def reschedule(selection: Selection, *, due: datetime, progress: Progress | None
     due_ms = clock.datetime_to_ms(timezone.make_aware(due) if timezone.is_naive(due) else due)
 
     def work(room: WaitingRoom, rows: Sequence[Any]) -> Collection[int]:
-        return room.reschedule(rows, due_ms=due_ms)
+        return room.reschedule(rows, due_ms=due_ms, by=by)
 
     return _do(selection, work, progress)
 

@@ -100,6 +100,8 @@ class Retries(Middleware):
         delay = self._delay(message, exception)
         self.logger.info("Retrying message %r in %d milliseconds.", message.message_id, delay)
         message.retry(delay)
+        if message.option("retry_when", self.retry_when) is None:
+            message.max_retries = message.option("max_retries", self.max_retries)
 
     def _delay(self, message: Any, exception: BaseException) -> int:
         if isinstance(exception, Retry) and exception.delay is not None:

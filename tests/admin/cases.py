@@ -67,11 +67,12 @@ def wait(message: Message, *, delay: int = HOUR_MS, **fields: Any) -> Any:
 
 def retry(message: Message, retries: int) -> Any:
     """Write a retry that waits for its backoff."""
-    message = message.copy(options={"retries": retries})
+    message = message.copy(options={**message.options, "retries": retries})
     delivery = Delivery(message.encode(), queue_name=message.queue_name, message=message)
     delivery.exception = KeyError("x")
     delivery.fate, delivery.reason = Fate.RETRY, Reason.RETRY
     delivery.due_ms = clock.now_ms() + HOUR_MS
+    delivery.max_retries = message.options.get("max_retries", 7)
     WaitingRoom().put([build_delivery_row(delivery)])
     return ScheduledMessage.objects.get(message_id=message.message_id)
 

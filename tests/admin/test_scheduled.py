@@ -46,6 +46,15 @@ class ListTests(AdminCase):
             with self.subTest(text=text):
                 self.assertIn(text, page.text)
 
+    def test_a_retry_says_how_many_retries_its_own_message_has(self):
+        retry(greet.message("Ada").copy(options={"max_retries": 3}), 2)
+        retry(greet.message("Bob").copy(options={"max_retries": None}), 5)
+
+        page = Page(self.client.get(self.list_url(ScheduledMessage)))
+
+        self.assertIn("retry 2 of 3 after KeyError", page.text)
+        self.assertIn("retry 5 after KeyError", page.text)
+
     def test_dead_letters_are_not_in_it(self):
         bury(greet.message("Ada"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from django.test import SimpleTestCase
 from django.urls import reverse
@@ -75,6 +76,32 @@ class TimelineTests(StoryCase):
         row = WaitingMessage.objects.get()
         url = reverse("admin:django_actors_scheduledmessage_change", args=[row.pk])
         self.assertIn("requeued ada", Page(self.client.get(url)).text)
+
+    def test_that_its_worker_died_is_part_of_it(self):
+        row = bury(greet.message("Ada"))
+        detail = "was killed by signal 9 (SIGKILL)"
+        died = failures.build_crashes({row.message_id: clock.now_ms() - 2_000}, detail)
+        failures.write_attempts(died, "default")
+
+        text = Page(self.client.get(self.row_url(row))).text
+
+        self.assertRegex(text, rf"its worker died {died[0].host} 2.\d\d s · {re.escape(detail)}")
+
+    def test_what_operators_do_to_a_scheduled_message_is_part_of_it(self):
+        row = wait(greet.message("Ada"))
+
+        self.act([row], "reschedule", due="2031-05-04T12:00:00")
+        self.act([row], "run_now")
+
+        text = Page(self.client.get(self.row_url(row))).text
+        self.assertRegex(text, "rescheduled ada runs at May 4, 2031, noon .* run now ada -")
+
+    def test_a_requeue_with_a_delay_says_when_it_runs(self):
+        row = bury(greet.message("Ada"))
+
+        self.act([row], "requeue_with_delay", amount="2", unit="3600000")
+
+        self.assertIn("requeued ada runs at", Page(self.fate_of(row.message_id)).text)
 
     def test_a_long_story_is_bounded(self):
         row = bury(greet.message("Ada"))
@@ -161,12 +188,38 @@ class FateTests(StoryCase):
 
         self.assert_fate(row, "It is with the broker", final=False)
 
-    def test_one_that_was_discarded(self):
+    def test_one_that_was_discarded_and_one_that_was_cancelled(self):
+        for row, action in (
+            (bury(greet.message("Ada")), "discard"),
+            (wait(greet.message("Bob")), "cancel"),
+        ):
+            with self.subTest(action=action):
+                self.act([row], action)
+
+                self.assert_fate(row, f"It was {action.rstrip('l')}", final=True)
+                page = Page(self.fate_of(row.message_id))
+                self.assertRegex(page.text, f"{action}l?ed ada")
+
+    def test_one_that_was_deleted_with_age(self):
         row = bury(greet.message("Ada"))
         self.note(row, 3, Outcome.DEAD)
         row.delete()
 
-        self.assert_fate(row, "discarded", final=True)
+        self.assert_fate(row, "It was a dead letter, and was deleted when it was old.", final=True)
+
+    def test_one_that_was_run_now_and_left_no_other_line(self):
+        row = wait(greet.message("Ada"))
+        self.act([row], "run_now")
+        WaitingMessage.objects.all().delete()
+
+        self.assert_fate(row, "It went to the broker: it has run, or runs", final=False)
+
+    def test_one_whose_worker_died(self):
+        row = bury(greet.message("Ada"))
+        row.delete()
+        self.note(row, 0, Outcome.CRASHED)
+
+        self.assert_fate(row, "It is with the broker", final=False)
 
     def test_one_that_nobody_knows(self):
         for message_id in ("nobody", "a/b", "%00", "🎉"):

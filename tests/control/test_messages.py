@@ -9,7 +9,14 @@ from django.utils import timezone
 
 from django_actors import clock, control
 from django_actors.control import messages
-from django_actors.models import DeadLetter, Kind, ScheduledMessage, WaitingMessage
+from django_actors.models import (
+    Attempt,
+    DeadLetter,
+    Kind,
+    Outcome,
+    ScheduledMessage,
+    WaitingMessage,
+)
 from tests.admin.cases import bury, bury_bytes, charge, retry, wait
 
 from .cases import ControlCase, greet
@@ -160,6 +167,27 @@ class OperationTests(ControlCase):
         self.assertLessEqual(ScheduledMessage.objects.get().due_ms, clock.now_ms())
         self.assertEqual(control.cancel(selection).done, 1)
         self.assertEqual(WaitingMessage.objects.count(), 0)
+
+    def test_who_did_what_is_part_of_the_story_of_each_message(self):
+        message, other = greet.message("Ada"), greet.message("Bob")
+        wait(message)
+        bury(other)
+
+        control.run_now(control.scheduled(), by="ada")
+        control.reschedule(control.scheduled(), due=timezone.now() + timedelta(days=1), by="bob")
+        control.cancel(control.scheduled(), by="eve")
+        control.discard(control.dead_letters(), by="sam")
+
+        lines = Attempt.objects.order_by("pk").values_list("message_id", "outcome", "by")
+        self.assertEqual(
+            list(lines),
+            [
+                (message.message_id, Outcome.RESCHEDULED, "ada"),
+                (message.message_id, Outcome.RESCHEDULED, "bob"),
+                (message.message_id, Outcome.CANCELLED, "eve"),
+                (other.message_id, Outcome.DISCARDED, "sam"),
+            ],
+        )
 
     def test_dead_letters_are_no_scheduled_messages(self):
         bury(greet.message("x"))

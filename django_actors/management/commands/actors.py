@@ -282,11 +282,15 @@ class Command(BaseCommand):
     def discard(self, options: Any) -> None:
         selection = select(control.dead_letters, options)
         self._ask("discard", selection, options)
-        self._do(options, "discarded", lambda tell: control.discard(selection, progress=tell))
+        self._do(
+            options, "discarded", lambda tell: control.discard(selection, by=who(), progress=tell)
+        )
 
     def run_now(self, options: Any) -> None:
         selection = select(control.scheduled, options)
-        self._do(options, "due now", lambda tell: control.run_now(selection, progress=tell))
+        self._do(
+            options, "due now", lambda tell: control.run_now(selection, by=who(), progress=tell)
+        )
 
     def reschedule(self, options: Any) -> None:
         selection = select(control.scheduled, options)
@@ -294,13 +298,15 @@ class Command(BaseCommand):
         self._do(
             options,
             "rescheduled",
-            lambda tell: control.reschedule(selection, due=due, progress=tell),
+            lambda tell: control.reschedule(selection, due=due, by=who(), progress=tell),
         )
 
     def cancel(self, options: Any) -> None:
         selection = select(control.scheduled, options)
         self._ask("cancel", selection, options)
-        self._do(options, "cancelled", lambda tell: control.cancel(selection, progress=tell))
+        self._do(
+            options, "cancelled", lambda tell: control.cancel(selection, by=who(), progress=tell)
+        )
 
     def _ask(self, verb: str, selection: control.Selection, options: Any) -> None:
         """Count by actor, and ask, before something that cannot be undone."""
