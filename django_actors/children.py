@@ -58,6 +58,7 @@ class Child:
         self.recovering: list[DeadBoard] = []
         self.kill_at: float | None = None
         self.cause = ""
+        self.boot_error = ""
         self._late_since: dict[tuple[int, str], float] = {}
         self._condemned: set[tuple[int, str]] = set()
 

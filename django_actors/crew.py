@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from .board import Board
 from .channel import Event
@@ -44,6 +44,13 @@ class Limits:
     stop: float = 35.0
     grace: float = 5.0
     patience: float = 5.0
+
+
+class StartListener(Protocol):
+    """Who wants to hear of worker processes that cannot start; must not keep the caller waiting."""
+
+    def failed(self, number: int, deaths: int, detail: str) -> None: ...
+    def started(self, number: int) -> None: ...
 
 
 class Slot:
@@ -83,8 +90,8 @@ class Slot:
 
     def back_off(self) -> float:
         """Put off the next start by 1, 2, 4 ... 30 seconds; return how long."""
-        delay = min(FIRST_BACKOFF_S * 2.0**self.failures, LONGEST_BACKOFF_S)
-        self.failures = min(self.failures + 1, 10)
+        delay = min(FIRST_BACKOFF_S * 2.0 ** min(self.failures, 10), LONGEST_BACKOFF_S)
+        self.failures += 1
         self.start_at = time.monotonic() + delay
         return delay
 
@@ -113,6 +120,7 @@ class Crew:
         config: Mapping[str, Any],
         limits: Limits,
         burst: bool,
+        starts: StartListener | None = None,
     ) -> None:
         self.directory = ""
         self.slots = [Slot(index) for index in range(processes)]
@@ -129,6 +137,7 @@ class Crew:
         self._config = dict(config)
         self._limits = limits
         self._burst = burst
+        self._starts = starts
 
     def children(self) -> list[Child]:
         """Return all living children, those on their way out included."""
@@ -233,6 +242,7 @@ class Crew:
                 "Worker process %d could not be started: %s. Trying again in %d s.",
                 *(slot.index, error, delay),
             )
+            self._tell_failed(slot, f"could not be started: {error}")
 
     def _start(self, index: int) -> Child:
         board = self._new_board()
@@ -276,11 +286,14 @@ class Crew:
         if slot is None:
             return
         slot.start_now()
+        if self._starts is not None:
+            self._starts.started(slot.index)
         if child is slot.successor and slot.current is not None:
             self.retire(slot.current)
 
     def _on_failed(self, child: Child, event: Event) -> None:
         error = str(event.get("error", "")).rstrip()
+        child.boot_error = error.rpartition("\n")[2]
         shown = (child.generation, error)
         if shown not in self._errors_shown:
             self._errors_shown.add(shown)
@@ -345,6 +358,11 @@ class Crew:
         slot.boot_code = child.exit_code
         delay = slot.back_off()
         logger.error("%s before it was ready; trying again in %d s.", _obituary(child), delay)
+        self._tell_failed(slot, ": ".join(filter(None, (child.how_it_died(), child.boot_error))))
+
+    def _tell_failed(self, slot: Slot, detail: str) -> None:
+        if self._starts is not None:
+            self._starts.failed(slot.index, slot.failures, detail)
 
 
 def _obituary(child: Child) -> str:

@@ -15,7 +15,7 @@ import time
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from . import clock, counts, crashes, failures, roster
+from . import clock, counts, crashes, failures, roster, starts
 from .brokers.base import Broker
 from .claims import is_locked_out
 from .conf import settings
@@ -92,6 +92,7 @@ class Dispatcher:
         failures.prune(older_than_ms=settings.ATTEMPT_TTL, alias=self._room.alias)
         counts.prune(keep_ms=settings.STATISTICS_TTL, alias=self._room.alias)
         roster.prune(self._room.alias)
+        starts.prune(self._room.alias)
         if pruned:
             logger.info("Pruned %d dead letters older than %d ms", pruned, ttl)
 

@@ -232,6 +232,8 @@ class Process:
         broker, owner = self.worker.broker, self.worker.owner
         broker.release(owner, done=self.board.receipts())
         broker.waiting_room.release(owner)
+        if self.worker.reporter is not None:
+            self.worker.reporter.leave()
 
     def _in_background(self, stop: Callable[[], None]) -> None:
         """Stop in another thread: this one goes on listening; when it has stopped, end."""

@@ -8,6 +8,7 @@ which queues are paused. Trouble with that never stops a message.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -68,8 +69,14 @@ class Reporter:
         """Write the last counts, and take the row of this process away; never raises."""
         connection = connections[self._alias]
         write = partial(self._tally.write, self._alias)
-        leave = partial(roster.leave, self._worker.owner, self._alias)
         self._attempt("counts", lambda: retry_when_locked(connection, write))
+        self.leave()
+
+    def leave(self) -> None:
+        """Take the row of this process away for good; any thread may do it; never raises."""
+        self._report_at = math.inf
+        connection = connections[self._alias]
+        leave = partial(roster.leave, self._worker.owner, self._alias)
         self._attempt("heartbeat", lambda: retry_when_locked(connection, leave))
 
     def _listen(self) -> None:

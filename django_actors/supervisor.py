@@ -21,7 +21,7 @@ from typing import Any
 
 from .board import board_directory
 from .channel import Doorbell
-from .crew import Crew, Limits
+from .crew import Crew, Limits, StartListener
 from .rollout import Rollout
 
 logger = logging.getLogger("django_actors.MainProcess")
@@ -53,6 +53,8 @@ class Supervisor:
 
         watching: Somebody calls :meth:`reload`. Then code that cannot be imported
             is no reason to end: the next edit may mend it.
+
+        starts: Told of children that die before they are ready.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Supervisor:
         limits: Limits | None = None,
         burst: bool = False,
         watching: bool = False,
+        starts: StartListener | None = None,
     ) -> None:
         self._crew = Crew(
             command,
@@ -73,6 +76,7 @@ class Supervisor:
             config=config or {},
             limits=limits or Limits(),
             burst=burst,
+            starts=starts,
         )
         self._burst = burst
         self._watching = watching

@@ -24,10 +24,10 @@ FLOORS = {
     5: "apps checks admin test management pytest_plugin worker_settings",
     4: "supervisor watch worker dispatcher executor"
     " board channel children crew gate intake logs pidfile process recoverer recovery rollout"
-    " control pace reporter slots watchdog work_heap",
+    " control pace reporter slots start_reporter watchdog work_heap",
     3: "actor generic_actor brokers options",
     2: "waiting_room rows models migrations middleware claims crashes outbox wakeup"
-    " counts failures isolation journal memory_queue memory_room pauses roster",
+    " counts failures isolation journal memory_queue memory_room pauses roster starts",
     1: "message registry conf backoff errors clock delivery encoding fingerprints memory redaction"
     " signing cures",
 }

@@ -83,6 +83,20 @@ class RestartTests(ToySupervisorCase):
         self.assertIsNone(supervisor.poll())
 
 
+class StartTests(ToySupervisorCase):
+    def test_who_listens_hears_of_each_death_before_a_child_is_ready_and_of_the_end(self):
+        self.supervise(listen=True)
+        [first] = self.wait_until_ready()
+        self.set_mode("fail", 7)
+        os.kill(first["pid"], KILL)
+        self.wait_for_log("failed 0 2 exited with code 7: import.")
+
+        self.set_mode("work")
+
+        self.wait_until_ready(2)
+        self.wait_for_log("started 0", 2)
+
+
 class DeadBoardTests(ToySupervisorCase):
     def test_the_replacement_gets_the_board_and_how_its_worker_died(self):
         self.set_mode("run", 600)

@@ -94,10 +94,18 @@ from django_actors.crew import Limits
 options = json.loads(sys.argv[1])
 board.memory_directory = lambda: options["directory"]
 logs.setup(2)
+class Listener:
+    def failed(self, *told):
+        print("failed", *told, file=sys.stderr, flush=True)
+
+    def started(self, *told):
+        print("started", *told, file=sys.stderr, flush=True)
+
 boss = supervisor.Supervisor(
     [sys.executable, "-S", options.pop("toy")],
     config={"directory": options["directory"], "board_module": board.__file__},
     limits=Limits(**options.pop("limits")),
+    starts=Listener() if options.pop("listen", False) else None,
     **{name: options[name] for name in options if name != "directory"},
 )
 signal.signal(signal.SIGUSR1, lambda *_: boss.reload("an edit"))

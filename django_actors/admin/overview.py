@@ -105,6 +105,7 @@ class OverviewAdmin(ReadOnlyAdmin):
             "queues": [self._queue_line(queue) for queue in found],
             "pictures": list(_pictures(found)),
             "capped_at": COUNT_AT_MOST if any(queue.is_capped for queue in found) else None,
+            "crash_loops": [shorten(str(loop), 400) for loop in control.crash_loops()],
             "workers": [_worker_line(worker) for worker in living],
             "may_pause": self.has_pause_permission(request),
             "may_see_dead": request.user.has_perm("django_actors.view_deadletter"),

@@ -14,7 +14,7 @@ from django_actors.claims import describe_trouble
 from django_actors.conf import settings
 
 from .messages import Duration
-from .monitor import BrokerInfo, QueueInfo, WorkerInfo, broker, queues, workers
+from .monitor import BrokerInfo, QueueInfo, WorkerInfo, broker, crash_loops, queues, workers
 
 DEFAULT_BACKLOG_AGE_MS = 15 * 60_000
 
@@ -25,8 +25,9 @@ class Problem:
     Something that should not be.
 
     Attributes:
-        code: ``database-down``, ``broker-down``, ``no-worker``, ``queue-unread``,
-            ``queue-paused``, ``backlog-old`` or ``dead-letters``; these do not change.
+        code: ``database-down``, ``broker-down``, ``no-worker``, ``crash-loop``,
+            ``queue-unread``, ``queue-paused``, ``backlog-old`` or ``dead-letters``; these do
+            not change.
 
         text: What it is, with numbers, and what to do.
 
@@ -66,6 +67,8 @@ def _look(age_ms: int, dead_letters: int | None, need_worker: bool) -> Iterator[
     found = queues(broker_info=info, living=living)
     yield from _broker_problems(info)
     yield from _worker_problems(found, living, need_worker)
+    for loop in crash_loops():
+        yield Problem("crash-loop", f"{loop}. See the log of runactors.")
     for queue in found:
         yield from _queue_problems(queue, living, age_ms)
     yield from _dead_letter_problems(found, dead_letters)

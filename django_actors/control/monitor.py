@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from django_actors import clock, pauses, roster
+from django_actors import clock, pauses, roster, starts
 from django_actors.brokers import get_broker
 from django_actors.brokers.base import QueueSize
 from django_actors.conf import settings
@@ -137,6 +137,34 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True)
+class CrashLoop:
+    """
+    A place for a worker process where one after the other dies before it is ready.
+
+    Attributes:
+        pid: Of the supervisor, ``runactors``.
+
+        number: Of the place, from 0.
+
+        deaths: How many died there in a row.
+
+        detail: How the last one died.
+    """
+
+    host: str
+    pid: int
+    number: int
+    deaths: int
+    detail: str
+
+    def __str__(self) -> str:
+        return (
+            f"Worker process {self.number} of runactors (PID {self.pid}) on {self.host} died "
+            f"{self.deaths} times in a row before it was ready; the last one {self.detail}"
+        )
+
+
+@dataclass(frozen=True)
 class ActorInfo:
     """
     An actor of this project.
@@ -198,6 +226,14 @@ def _worker_info(row: WorkerRecord, age_ms: int, now: int) -> WorkerInfo:
             for each in json.loads(row.running)
         ],
     )
+
+
+def crash_loops() -> list[CrashLoop]:
+    """Return where worker processes die at every start, as their supervisors tell."""
+    return [
+        CrashLoop(row.host, row.pid, row.number, row.deaths, row.detail)
+        for row in starts.find_loops(settings.DATABASE)
+    ]
 
 
 def queues(

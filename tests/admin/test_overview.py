@@ -8,7 +8,7 @@ from unittest import mock
 from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 
-from django_actors import pauses
+from django_actors import pauses, starts
 from django_actors.errors import BrokerUnavailable
 from django_actors.models import WaitingMessage
 from tests.admin.cases import AdminCase, Page, bury, wait
@@ -98,6 +98,16 @@ class PageTests(OverviewCase):
     def test_it_says_that_no_worker_runs(self):
         self.assertContains(self.look(), "No worker runs.")
 
+    def test_it_says_where_worker_processes_die_at_every_start(self):
+        starts.note(
+            "boss.0", host="mars", pid=9, number=0, deaths=4, detail="<b>died</b>", alias="default"
+        )
+
+        response = self.look()
+
+        self.assertContains(response, "Worker process 0 of runactors (PID 9) on mars died 4 times")
+        self.assertContains(response, "&lt;b&gt;died")
+
     def test_it_says_where_it_stopped_counting(self):
         for _ in range(3):
             bury(greet.message("x"))
@@ -107,7 +117,7 @@ class PageTests(OverviewCase):
     def test_more_queues_workers_and_messages_take_no_more_queries(self):
         self.look()
         # The session and the user, and what the functions of control ask.
-        with self.assertNumQueries(12):
+        with self.assertNumQueries(13):
             self.look()
         for number in range(5):
             self.broker.declare_queue(f"queue_{number}")
@@ -115,7 +125,7 @@ class PageTests(OverviewCase):
             bury(greet.message(number))
             self.send()
         # The oldest messages are asked for once more where there are any.
-        with self.assertNumQueries(13):
+        with self.assertNumQueries(14):
             self.look()
 
 

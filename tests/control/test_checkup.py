@@ -8,7 +8,7 @@ from unittest import mock
 
 from django.db import OperationalError
 
-from django_actors import control, pauses
+from django_actors import control, pauses, starts
 from django_actors.control import checkup
 from django_actors.errors import BrokerUnavailable
 from django_actors.models import QueuedMessage
@@ -42,6 +42,22 @@ class HealthTests(ControlCase):
         self.assertEqual(self.codes(need_worker=False), [])
         self.send()
         self.assertEqual(self.codes(need_worker=False), ["no-worker"])
+
+    def test_worker_processes_that_die_at_every_start_are_told_of(self):
+        self.have_worker("mail")
+        self.have_failed_start(deaths=2)
+        self.assertEqual(self.codes(), [])
+
+        self.have_failed_start(deaths=3)
+
+        [problem] = control.health()
+        self.assertEqual(problem.code, "crash-loop")
+        self.assertIn("Worker process 1 of runactors (PID 9) on mars died 3 times", problem.text)
+        self.assertIn("the last one exited with code 7.", problem.text)
+
+    def have_failed_start(self, *, deaths: int) -> None:
+        told = {"host": "mars", "pid": 9, "number": 1, "detail": "exited with code 7"}
+        starts.note("boss.1", deaths=deaths, alias=ALIAS, **told)  # type: ignore[arg-type]
 
     def test_a_broker_that_is_down_is_told_of(self):
         self.have_worker("mail")

@@ -38,6 +38,7 @@ from django_actors.errors import BrokerUnavailable
 from django_actors.isolation import is_in_test
 from django_actors.pidfile import PidFileError, pid_file
 from django_actors.registry import nearest
+from django_actors.start_reporter import StartReporter
 from django_actors.supervisor import BROKER_UNREACHABLE, NOT_BOOTABLE, Supervisor
 from django_actors.watch import Watcher
 
@@ -169,6 +170,7 @@ def let_go() -> None:
 
 def supervise(flags: dict[str, Any], verbosity: int) -> int:
     """Start the workers, keep them running, and return the exit code."""
+    starts = StartReporter(settings.DATABASE)
     supervisor = Supervisor(
         worker_command(),
         processes=flags["processes"],
@@ -180,8 +182,9 @@ def supervise(flags: dict[str, Any], verbosity: int) -> int:
         ),
         burst=flags["burst"],
         watching=flags["watch"] is not None,
+        starts=starts,
     )
-    with watching(flags["watch"], supervisor):
+    with contextlib.closing(starts), watching(flags["watch"], supervisor):
         return supervisor.run()
 
 

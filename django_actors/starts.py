@@ -1,0 +1,74 @@
+"""
+Worker processes that die before they are ready, again and again: a row for each place.
+
+A supervisor writes them (see start_reporter.py); operators hear of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connections
+from django.db.models import BigIntegerField
+from django.db.models.expressions import RawSQL
+
+from .claims import now_ms_sql
+from .models import SHORT_ERROR, FailedStart
+
+# Deaths in a row from which on it is no accident of a deploy.
+MANY_DEATHS = 3
+
+# A supervisor tries again after 30 seconds at most, and a start takes its time: what is older
+# was written by one that is gone.
+CURRENT_MS = 120_000
+
+
+def note(
+    key: str, *, host: str, pid: int, number: int, deaths: int, detail: str, alias: str
+) -> None:
+    """
+    Write that a worker process died before it was ready.
+
+    Args:
+        key: Of the supervisor and the place.
+
+        pid: Of the supervisor.
+
+        number: Of the place, from 0.
+
+        deaths: How many died there in a row.
+
+        detail: How the last one died, for people.
+    """
+    values = {
+        "host": host[:255],
+        "pid": pid,
+        "number": number,
+        "deaths": deaths,
+        "detail": detail[:SHORT_ERROR],
+        "seen_ms": _now_ms(alias),
+    }
+    FailedStart.objects.using(alias).update_or_create(key=key, defaults=values)
+
+
+def forget(keys: list[str], alias: str) -> None:
+    """Delete the rows of places that have a process again, or need none."""
+    FailedStart.objects.using(alias).filter(pk__in=keys).delete()
+
+
+def prune(alias: str) -> None:
+    """Delete the rows of supervisors that were killed."""
+    FailedStart.objects.using(alias).filter(seen_ms__lt=_now_ms(alias) - CURRENT_MS).delete()
+
+
+def find_loops(alias: str) -> list[FailedStart]:
+    """Return the places where process after process dies, by host."""
+    rows = FailedStart.objects.using(alias).filter(
+        deaths__gte=MANY_DEATHS, seen_ms__gte=_now_ms(alias) - CURRENT_MS
+    )
+    return list(rows.order_by("host", "pid", "number"))
+
+
+def _now_ms(alias: str) -> Any:
+    """Return the time of the database, which all machines share."""
+    return RawSQL(now_ms_sql(connections[alias]), (), output_field=BigIntegerField())
