@@ -62,15 +62,16 @@ class Dispatcher:
             How many were published.
         """
         began = time.monotonic()
-        # Publish first, delete second. A crash in between sends twice; the other
-        # order would lose the message.
         with self._broker.settlement():
             rows = self._room.claim_due(self._owner, limit=BATCH, now=now)
+            if not rows:
+                return 0
+            # Publish first, delete second. A crash in between sends twice; the other
+            # order would lose the message.
             self._broker.publish([envelope for _, envelope in rows])
             self._room.forget([key for key, _ in rows], self._owner)
-        if rows:
-            elapsed_ms = (time.monotonic() - began) * clock.MS_PER_S
-            logger.debug("Moved %d due messages in %d ms", len(rows), elapsed_ms)
+        elapsed_ms = (time.monotonic() - began) * clock.MS_PER_S
+        logger.debug("Moved %d due messages in %d ms", len(rows), elapsed_ms)
         return len(rows)
 
     def tend(self) -> None:
