@@ -1,66 +1,125 @@
-"""The command: prepare, run the contenders interleaved, print the tables."""
+"""The command: prepare, run the contenders interleaved, print the page's figures."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import shlex
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from .contenders import BROKERS, CONTENDERS, FLOOR, Contender
-from .contest import Contest, Failed
+from .contenders import BROKERS, CONTENDERS
 from .environment import ROOT, make_environment
-from .report import Result, describe_run, make_table
-from .servers import Servers
-from .workloads import WORKLOADS, Figures, Workload
+from .measures import FEWEST
+from .page import PAGE, make_blocks, write_page
+from .results import Report, describe, load_reports
+from .rounds import run_rounds
+from .servers import VARIABLES, Servers
+from .workloads import WORKLOADS
 
-PAGE = ROOT / "docs" / "explanation" / "performance.md"
-BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
-TITLES = dict(zip(BROKERS, ("Redis", "RabbitMQ", "PostgreSQL", "SQLite"), strict=True))
+DESCRIPTION = """\
+Measure the engine beside its peers and beside a bare loop, in one run on the same servers.
+
+Without an option everything is measured, which takes more than half an hour on two cores. The
+peers are installed in an environment of their own at first. Redis, RabbitMQ and PostgreSQL have
+to run already; what does not answer is left out, and said so.
+"""
 
 
 def main() -> None:
     options = parse_arguments()
-    python = make_environment(options.environment)
-    command = f"python -m tests.benchmarks.speed {' '.join(sys.argv[1:])}".strip()
-    parts: list[str] = []
-    with Servers(options.brokers) as servers:
-        for name in options.workloads:
-            workload = WORKLOADS[name]
-            results = run_rounds(workload, python, servers, options)
-            parts.append(f"### {workload.title}")
-            for broker in options.brokers:
-                own = {each: runs for each, runs in results.items() if each.broker == broker}
-                parts.append(f"**{TITLES[broker]}**\n\n{make_table(workload, own)}".rstrip())
-        parts.insert(0, describe_run(servers.versions, options.messages, command))
-    text = "\n\n".join(parts) + "\n"
-    print(text)
+    report = load_reports(options.read) if options.read else measure(options)
+    if options.save:
+        options.save.write_text(report.dump())
+    print("\n\n".join(make_blocks(report).values()))
     if options.write:
-        write_page(text)
+        write_page(report)
+
+
+def measure(options: argparse.Namespace) -> Report:
+    python = make_environment(options.environment)
+    contenders = [
+        each
+        for each in CONTENDERS
+        if each.broker in options.brokers and each.name in options.contenders
+    ]
+    rounds = dict.fromkeys(options.workloads, options.rounds)
+    with Servers(options.brokers) as servers:
+        results = run_rounds(rounds, contenders, python, servers, options.messages)
+    about = describe(servers.versions, options.messages)
+    return Report(about, [describe_command(sys.argv[1:])], results)
+
+
+def describe_command(arguments: Sequence[str]) -> str:
+    """Return the command without what says nothing of the figures: where things are kept."""
+    words = ["python", "-m", "tests.benchmarks.speed"]
+    rest = iter(arguments)
+    for each in rest:
+        if each in ("--environment", "--save"):
+            next(rest, None)
+        elif each != "--write" and not each.startswith(("--environment=", "--save=")):
+            words.append(each)
+    return shlex.join(words)
 
 
 def parse_arguments() -> argparse.Namespace:
+    return make_parser().parse_args()
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.speed",
-        description="Measure the engine beside its peers, in one run on the same servers.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=DESCRIPTION,
+        epilog="\n".join(_epilog()),
     )
-    parser.add_argument("--workloads", type=_names(WORKLOADS), default=["drain"], metavar="A,B")
-    parser.add_argument("--brokers", type=_names(BROKERS), default=[*BROKERS], metavar="A,B")
+    add = parser.add_argument
     names = sorted({each.name for each in CONTENDERS})
-    parser.add_argument("--contenders", type=_names(names), default=names, metavar="A,B")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--messages", type=int, default=20_000, help="of a full drain")
-    parser.add_argument(
+    add(
+        "--workloads", type=_names(WORKLOADS), default=[*WORKLOADS], metavar="A,B", help="see below"
+    )
+    add("--brokers", type=_names(BROKERS), default=[*BROKERS], metavar="A,B", help=_all(BROKERS))
+    add("--contenders", type=_names(names), default=names, metavar="A,B", help=_all(names))
+    add("--rounds", type=_at_least(0), default=0, help="of each workload; by default as below")
+    add(
+        "--messages",
+        type=_at_least(FEWEST),
+        default=20_000,
+        help="of a full drain (default: 20000); the other numbers grow and shrink with it",
+    )
+    add(
         "--environment",
         type=Path,
         default=ROOT / ".benchmark",
-        help="directory of the peers' packages; made if it is not there",
+        metavar="DIRECTORY",
+        help="where the peers are installed (default: .benchmark in the checkout)",
     )
-    parser.add_argument("--write", action="store_true", help=f"into {PAGE.relative_to(ROOT)}")
-    return parser.parse_args()
+    add("--save", type=Path, metavar="FILE", help="keep the figures of all rounds, as JSON")
+    add(
+        "--read",
+        type=_paths,
+        metavar="FILE,FILE",
+        help="measure nothing, but tell what was kept; of a figure in several files the last one",
+    )
+    add("--write", action="store_true", help=f"put the figures into {PAGE.relative_to(ROOT)}")
+    return parser
 
 
-def _names(known):
+def _epilog() -> Iterable[str]:
+    yield "workloads (with their rounds):"
+    for name, workload in WORKLOADS.items():
+        yield f"  {name:<12}{workload.title} ({workload.rounds})"
+    yield "\nenvironment variables:"
+    for variable, default in VARIABLES.values():
+        yield f"  {variable:<24}{default}"
+    yield "\nthe database of Redis has to be an empty one"
+
+
+def _all(names: Iterable[str]) -> str:
+    return f"of {', '.join(names)} (default: all)"
+
+
+def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         names = text.split(",")
         if unknown := set(names) - set(known):
@@ -72,52 +131,18 @@ def _names(known):
     return parse
 
 
-def run_rounds(
-    workload: Workload, python: Path, servers: Servers, options: argparse.Namespace
-) -> dict[Contender, Result]:
-    """Run all contenders in each round, one after the other; who fails once is left out."""
-    results: dict[Contender, Result] = {
-        each: servers.missing.get(each.broker, [])
-        for each in CONTENDERS
-        if each.broker in options.brokers
-        and each.name in options.contenders
-        and (workload.has_floor or each.name != FLOOR)
-    }
-    try:
-        for number in range(options.rounds):
-            for contender, runs in results.items():
-                if not isinstance(runs, str):
-                    outcome = try_once(workload, contender, python, servers, options.messages)
-                    note = {"round": number + 1, "contender": contender.title, "result": outcome}
-                    print(json.dumps(note), file=sys.stderr, flush=True)
-                    if isinstance(outcome, str):
-                        results[contender] = outcome
-                    else:
-                        runs.append(outcome)
-    except KeyboardInterrupt:
-        print("Interrupted; these are the rounds so far.", file=sys.stderr)
-    return results
+def _at_least(lowest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text)
+        if number < lowest:
+            raise argparse.ArgumentTypeError(f"{number} is less than {lowest}")
+        return number
+
+    return parse
 
 
-def try_once(
-    workload: Workload, contender: Contender, python: Path, servers: Servers, size: int
-) -> Figures | str:
-    """Return the figures, or what went wrong."""
-    try:
-        with Contest(contender, python, servers) as contest:
-            return workload.run(contest, size)
-    except Failed as failure:
-        return str(failure)
-    except Exception as error:  # a server's or a client's; the others go on
-        return f"{contender.title}: {type(error).__name__}: {error}"
-
-
-def write_page(text: str) -> None:
-    """Put the figures in their place on the page; what is written around them stays."""
-    page = PAGE.read_text()
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+def _paths(text: str) -> list[Path]:
+    return [Path(each) for each in text.split(",")]
 
 
 if __name__ == "__main__":

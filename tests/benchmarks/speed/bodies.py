@@ -13,11 +13,15 @@ from pathlib import Path
 
 DIRECTORY = Path(os.environ.get("BENCHMARK_DIRECTORY", "."))
 
-HELD, OPEN, MARKS = "held", "open", "marks"
+HELD, OPEN, MARKS, SPENT = "held", "open", "marks", "spent"
 
 # Of the messages of a drain, each hundredth tells when it ran, and the last ones do.
 MARK_EACH = 100
 LAST = 40
+
+NAP_S = 0.01
+# Some milliseconds of a core.
+TURNS = 60_000
 
 
 def run(kind: str, number: int) -> None:
@@ -42,14 +46,23 @@ def _mark(number: int) -> None:
 
 
 def _gate(number: int) -> None:
-    """Keep a thread of the worker until all messages are there."""
-    _note(HELD, str(os.getpid()))
-    while not (DIRECTORY / OPEN).exists():
-        time.sleep(0.005)
+    """Keep a thread of the worker until the gates of that number are opened."""
+    _note(f"{HELD}{number}", str(os.getpid()))
+    # A named pipe: the kernel wakes all who wait when somebody opens its other end.
+    os.close(os.open(DIRECTORY / f"{OPEN}{number}", os.O_RDONLY))
 
 
 def _nap(number: int) -> None:
-    time.sleep(0.01)
+    time.sleep(NAP_S)
+    _mark(number)
+
+
+def _compute(number: int) -> None:
+    began = time.thread_time()
+    total = 0
+    for turn in range(TURNS):
+        total += turn * turn % 7
+    _note(SPENT, str(time.thread_time() - began))
     _mark(number)
 
 
@@ -59,4 +72,9 @@ def _note(name: str, line: str) -> None:
     os.close(file)
 
 
-_BODIES: dict[str, Callable[[int], None]] = {"mark": _mark, "gate": _gate, "nap": _nap}
+_BODIES: dict[str, Callable[[int], None]] = {
+    "mark": _mark,
+    "gate": _gate,
+    "nap": _nap,
+    "compute": _compute,
+}

@@ -6,13 +6,31 @@ import os
 from dataclasses import dataclass
 
 PROCESSES, THREADS = 2, 8
-SLOTS = PROCESSES * THREADS
 
 ENGINES = "tests.benchmarks.speed.engines"
 MANAGE = ("-m", "tests.benchmarks.speed.manage")
 
 OURS, FLOOR = "django_actors", "floor"
+OURS_CLASSIC = f"{OURS} (classic queue)"
 BROKERS = ("redis", "rabbitmq", "postgresql", "sqlite")
+
+
+@dataclass(frozen=True)
+class Crew:
+    """
+    The workers of a run.
+
+    Args:
+        copies: How often the worker's command is started.
+
+        processes: How many processes run messages.
+
+        slots: How many messages they all run at the same time.
+    """
+
+    copies: int
+    processes: int
+    slots: int
 
 
 @dataclass(frozen=True)
@@ -25,40 +43,64 @@ class Contender:
 
         module: Its module in ``engines``.
 
-        command: The arguments of Python that start a worker; ``{number}`` is the worker's.
+        command: The arguments of Python that start a worker; ``{number}`` is the worker's,
+            ``{processes}`` how many processes it shall have.
 
-        copies: How many such workers run; fewer where a worker has processes of its own.
+        forks: Whether the command starts all processes; it is started for each of them if not.
+
+        threads: How many messages a process runs at the same time.
 
         share: The part of the messages that it gets in a drain. A slow one would take minutes.
 
-        slots: How many messages all its workers run at the same time.
+        query: What its broker's address has in addition.
     """
 
     name: str
     broker: str
     module: str
     command: tuple[str, ...]
-    copies: int = 1
+    forks: bool = True
+    threads: int = THREADS
     share: float = 1.0
-    slots: int = SLOTS
+    query: str = ""
 
     @property
     def title(self) -> str:
         return f"{self.name} on {self.broker}"
 
+    @property
+    def is_peer(self) -> bool:
+        return self.name not in (OURS, OURS_CLASSIC, FLOOR)
+
+    def crew(self, processes: int, *, lean: bool = False) -> Crew:
+        """
+        Return workers of so many processes with eight threads each.
+
+        Who has no threads gets a process in the place of each, unless it shall be *lean*.
+        """
+        if self.threads == 1 and not lean:
+            processes *= THREADS
+        return Crew(1 if self.forks else processes, processes, processes * self.threads)
+
 
 def _actors(broker: str) -> Contender:
-    flags = ("--processes", f"{PROCESSES}", "--threads", f"{THREADS}")
+    flags = ("--processes", "{processes}", "--threads", f"{THREADS}")
     return Contender(OURS, broker, "with_actors", (*MANAGE, "runactors", *flags))
+
+
+def _actors_classic() -> Contender:
+    # What its peers on RabbitMQ have; the default is a quorum queue.
+    command = _actors("rabbitmq").command
+    return Contender(OURS_CLASSIC, "rabbitmq", "with_actors", command, query="?queue_type=classic")
 
 
 def _floor(broker: str) -> Contender:
     command = ("-m", f"{ENGINES}.with_floor")
-    return Contender(FLOOR, broker, "with_floor", command, copies=PROCESSES)
+    return Contender(FLOOR, broker, "with_floor", command, forks=False)
 
 
 def _dramatiq(broker: str) -> Contender:
-    flags = ("--processes", f"{PROCESSES}", "--threads", f"{THREADS}")
+    flags = ("--processes", "{processes}", "--threads", f"{THREADS}")
     command = ("-m", "dramatiq", f"{ENGINES}.with_dramatiq", *flags)
     return Contender("dramatiq", broker, "with_dramatiq", command, share=0.15)
 
@@ -68,45 +110,54 @@ def _celery(broker: str) -> Contender:
     flags = ("--pool", "threads", "--concurrency", f"{THREADS}", "--loglevel", "WARNING")
     command = ("-m", "celery", "-A", f"{ENGINES}.with_celery", "worker", *flags)
     name = ("-n", "worker{number}@%h")
-    return Contender("celery", broker, "with_celery", (*command, *name), PROCESSES, share=0.1)
+    return Contender("celery", broker, "with_celery", (*command, *name), forks=False, share=0.1)
 
 
 def _rq() -> Contender:
-    # It has no threads: a process for each slot, and a fork for each job.
-    flags = ("-n", f"{SLOTS}", "--quiet", "--url", "{url}")
+    # It has no threads, and forks for each job.
+    flags = ("-n", "{processes}", "--quiet", "--url", "{url}")
     command = ("-m", "rq.cli", "worker-pool", "benchmark", *flags)
-    return Contender("rq", "redis", "with_rq", command, share=0.02)
+    return Contender("rq", "redis", "with_rq", command, threads=1, share=0.02)
 
 
 def _huey(broker: str) -> Contender:
     # Without --quiet it logs each task.
     flags = ("-w", f"{THREADS}", "-k", "thread", "--quiet")
     command = ("-m", "huey.bin.huey_consumer", f"{ENGINES}.with_huey.huey", *flags)
-    return Contender("huey", broker, "with_huey", command, PROCESSES, share=0.1)
+    return Contender("huey", broker, "with_huey", command, forks=False, share=0.1)
 
 
 def _procrastinate() -> Contender:
     command = (*MANAGE, "procrastinate", "worker", "--concurrency", f"{THREADS}")
     # Its tasks that are no coroutines run in the pool of asyncio, which has no more threads.
-    slots = PROCESSES * min(THREADS, (os.cpu_count() or 1) + 4)
+    threads = min(THREADS, (os.cpu_count() or 1) + 4)
     return Contender(
-        "procrastinate", "postgresql", "with_procrastinate", command, PROCESSES, 0.05, slots
+        "procrastinate",
+        "postgresql",
+        "with_procrastinate",
+        command,
+        forks=False,
+        threads=threads,
+        share=0.05,
     )
 
 
 def _tasks_db(broker: str) -> Contender:
-    # It has no threads: a process for each slot.
+    # It has no threads.
     command = (*MANAGE, "db_worker", "--verbosity", "0")
-    return Contender("django-tasks-db", broker, "with_tasks_db", command, SLOTS, share=0.05)
+    return Contender(
+        "django-tasks-db", broker, "with_tasks_db", command, forks=False, threads=1, share=0.05
+    )
 
 
 def _ox(broker: str) -> Contender:
-    flags = ("--processes", f"{PROCESSES}", "--concurrency", f"{THREADS}", "--verbosity", "0")
+    flags = ("--processes", "{processes}", "--concurrency", f"{THREADS}", "--verbosity", "0")
     return Contender("django-ox", broker, "with_ox", (*MANAGE, "ox_worker", *flags), share=0.05)
 
 
 CONTENDERS = [
     *(make(broker) for broker in BROKERS for make in (_actors, _floor)),
+    _actors_classic(),
     *(make(broker) for broker in ("redis", "rabbitmq") for make in (_dramatiq, _celery)),
     _rq(),
     *(_huey(broker) for broker in ("redis", "postgresql", "sqlite")),

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import signal
+import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from . import trees
-from .bodies import HELD, MARKS, OPEN
-from .contenders import Contender
+from .bodies import HELD, MARKS, OPEN, SPENT
+from .contenders import Contender, Crew
 from .environment import ROOT, clean_environment
 from .servers import Servers
 
 TIMEOUT_S = 120.0
-STOP_S = 3.0
 POLL_S = 0.02
+# So many messages, one after the other, and nobody is still busy with what was before.
+CALMING = 5
 # How long the gates may take to be met before there are more of them.
 PATIENCE_S = 0.3
 
@@ -35,14 +36,18 @@ class Contest:
 
     Args:
         python: Of the environment with the peers.
+
+        crew: The workers that ``start()`` starts.
     """
 
-    def __init__(self, contender: Contender, python: Path, servers: Servers) -> None:
+    def __init__(self, contender: Contender, python: Path, servers: Servers, crew: Crew) -> None:
         self.contender = contender
+        self.crew = crew
         self._python = python
         self._url = servers.url(contender.broker, contender.module)
         self._database = servers.database(contender.broker, contender.module)
         self._workers: list[subprocess.Popen[bytes]] = []
+        self._gates: list[int] = []
 
     def __enter__(self) -> Contest:
         self._temporary = tempfile.TemporaryDirectory(prefix="django_actors_benchmark_")
@@ -50,7 +55,7 @@ class Contest:
         self._log: IO[bytes] = (self.directory / "log").open("ab")
         broker = "database://default" if self._database == self._url else self._url
         self._environment = clean_environment(
-            BENCHMARK_BROKER=broker,
+            BENCHMARK_BROKER=broker + self.contender.query,
             BENCHMARK_DATABASE=self._database,
             BENCHMARK_DIRECTORY=str(self.directory),
             BENCHMARK_ENGINE=self.contender.module,
@@ -72,11 +77,24 @@ class Contest:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-        self._sender.kill()
-        # Closes the pipes, too.
-        self._sender.communicate()
+        self._end_sender()
+        for gate in self._gates:
+            os.close(gate)
         self._log.close()
         self._temporary.cleanup()
+
+    def renew(self) -> None:
+        """Have no workers, an empty queue, and a sender that knows nothing of what was before."""
+        self.stop()
+        self._end_sender()
+        self.forget()
+        self._sender = self._start_sender()
+        self.ask("prepare")
+
+    def forget(self) -> None:
+        """Forget what the messages told so far."""
+        for name in (MARKS, SPENT):
+            (self.directory / name).unlink(missing_ok=True)
 
     def _start_sender(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -88,6 +106,11 @@ class Contest:
             stderr=self._log,
             text=True,
         )
+
+    def _end_sender(self) -> None:
+        self._sender.kill()
+        # Closes the pipes, too.
+        self._sender.communicate()
 
     def ask(self, command: str, **arguments: object) -> Any:
         """Have the sender do something; return its result."""
@@ -103,11 +126,14 @@ class Contest:
         return json.loads(answer)
 
     def start(self) -> None:
-        for number in range(self.contender.copies):
-            command = [
-                part.replace("{number}", str(number)).replace("{url}", self._url)
-                for part in self.contender.command
-            ]
+        """Start the workers, if they do not run already."""
+        for number in range(0 if self._workers else self.crew.copies):
+            words = {
+                "{number}": str(number),
+                "{processes}": str(self.crew.processes),
+                "{url}": self._url,
+            }
+            command = [_fill_in(part, words) for part in self.contender.command]
             self._workers.append(
                 subprocess.Popen(
                     [self._python, *command],
@@ -125,29 +151,44 @@ class Contest:
         return [worker.pid for worker in self._workers]
 
     def hold(self) -> None:
-        """Have a message in each slot of the workers that waits for ``open()``."""
-        slots = self.contender.slots
-        self.ask("gates", count=slots)
-        self.wait_until(lambda: len(self.lines(HELD)) > 0, "a worker that runs messages")
+        """Start the workers; have a message in each of their slots that waits for ``open()``."""
+        self.start()
+        number = len(self._gates)
+        os.mkfifo(self.directory / f"{OPEN}{number}")
+        slots = self.crew.slots
+        self.ask("gates", count=slots, number=number)
+        held = f"{HELD}{number}"
+        self.wait_until(lambda: len(self.lines(held)) > 0, "a worker that runs messages")
         seen, since = 0, time.monotonic()
         deadline = since + TIMEOUT_S
-        while (held := len(self.lines(HELD))) < slots:
+        while (busy := len(self.lines(held))) < slots:
             now = time.monotonic()
-            if held != seen:
-                seen, since = held, now
+            if busy != seen:
+                seen, since = busy, now
             elif now - since > PATIENCE_S:
                 # A process may have claimed the gates of another, which was not there yet.
-                self.ask("gates", count=slots)
+                self.ask("gates", count=slots, number=number)
                 since = now
             if now > deadline:
-                raise self.failed(f"only {held} of {slots} slots were busy")
+                raise self.failed(f"only {busy} of {slots} slots were busy")
             time.sleep(POLL_S)
 
     def open(self) -> float:
         """Let them go; return when."""
+        path = self.directory / f"{OPEN}{len(self._gates)}"
         now = time.monotonic()
-        (self.directory / OPEN).touch()
+        # It stays open, so that a gate that comes late does not wait.
+        self._gates.append(os.open(path, os.O_RDWR))
         return now
+
+    def calm(self) -> None:
+        """Have all workers up and idle: each slot had a message, and what was sent has run."""
+        self.hold()
+        self.open()
+        for number in range(CALMING):
+            self.ask("fill", count=1, kind="mark", first=number)
+            self.marks(number + 1)
+        self.forget()
 
     def marks(self, count: int) -> dict[int, float]:
         """Wait until *count* different messages told when they ran; return when, by number."""
@@ -182,22 +223,15 @@ class Contest:
         return Failed(f"{self.contender.title}: {what}\n" + "\n".join(tail))
 
     def stop(self) -> None:
-        pids = self.pids
-        alive = trees.tree_of(pids) if pids else []
-        for worker in self._workers:
-            if worker.poll() is None:
-                # For huey INT is the end of work, and TERM an interruption.
-                worker.send_signal(
-                    signal.SIGINT if self.contender.name == "huey" else signal.SIGTERM
-                )
-        deadline = time.monotonic() + STOP_S
-        for worker in self._workers:
-            try:
-                worker.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                break
-        if pids:
-            trees.end([*pids, *alive])
+        """End the workers at once: what they leave behind is emptied before the next start."""
+        if self._workers:
+            trees.end(self.pids)
         for worker in self._workers:
             worker.wait()
         self._workers = []
+
+
+def _fill_in(text: str, words: Mapping[str, str]) -> str:
+    for word, value in words.items():
+        text = text.replace(word, value)
+    return text

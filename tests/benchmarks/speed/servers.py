@@ -77,7 +77,7 @@ class Servers:
         """Return a database for one contender alone; on SQLite only if it is asked for."""
         if broker == "sqlite" or "postgresql" in self.missing:
             return f"sqlite:///{Path(self._temporary.name, module)}.{broker}.sqlite3"
-        name = f"actors_benchmark_{module}_{broker}"
+        name = f"actors_benchmark_{os.getpid()}_{module}_{broker}"
         if name not in self._made:
             with _postgresql() as execute:
                 execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')

@@ -18,6 +18,7 @@ class _Process:
     parent: int
     session: int
     ticks: int
+    is_over: bool
 
 
 def tree_of(roots: Iterable[int]) -> list[int]:
@@ -36,9 +37,13 @@ def memory_mb(roots: Iterable[int]) -> float:
 
 
 def end(roots: Iterable[int]) -> None:
-    for pid in tree_of(roots):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """Kill the trees, with what is started in them meanwhile."""
+    known = set(roots)
+    while alive := {process.pid for process in _find(known) if not process.is_over}:
+        known |= alive
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _find(roots: Iterable[int]) -> list[_Process]:
@@ -63,7 +68,8 @@ def _read(entry: Path) -> _Process | None:
         return None
     # Of its own and of its dead children; see proc(5).
     ticks = sum(map(int, fields[11:15]))
-    return _Process(int(entry.name), int(fields[1]), int(fields[3]), ticks)
+    over = fields[0] in "ZX"
+    return _Process(int(entry.name), int(fields[1]), int(fields[3]), ticks, over)
 
 
 def _pss_kb(pid: int) -> int:

@@ -1,28 +1,17 @@
-"""
-What is measured: each workload runs one contender once, and returns its figures by name.
-
-A drain begins with a message in every slot that waits: all workers are there, and the queue is
-full, when they are let go.
-"""
+"""What is measured, in the order in which it is measured and told."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from . import trees
-from .bodies import count_marks
-from .contenders import SLOTS
+from . import measures
+from .contenders import FLOOR, OURS, PROCESSES, Contender, Crew
 from .contest import Contest
+from .measures import Figures
 
-# A drain of fewer says more about its ends than about its middle.
-FEWEST = 200
-NAP_S = 0.01
-LATENCY_PAUSE_S = 0.03
-IDLE_S = 3.0
-
-Figures = dict[str, float]
+# A round of the slowest takes as long as five of the others.
+SLOW_SHARE, SLOW_ROUNDS = 0.05, 3
 
 
 @dataclass(frozen=True)
@@ -34,119 +23,146 @@ class Figure:
     more_is_better: bool = True
 
 
-def drain(contest: Contest, size: int) -> Figures:
-    """Run messages that do nothing; the workers are up and the queue is full at the start."""
-    count = max(FEWEST, round(size * contest.contender.share))
-    contest.start()
-    contest.hold()
-    contest.ask("fill", count=count)
-    before = trees.cpu_s(contest.pids)
-    began = contest.open()
-    ended = max(contest.marks(count_marks(count)).values())
-    used = trees.cpu_s(contest.pids) - before
-    return {"rate": count / (ended - began), "cpu_us": 1e6 * used / count, "count": count}
-
-
-def enqueue(contest: Contest, size: int) -> Figures:
-    """Send without workers, one by one and in batches of 100."""
-    count = max(FEWEST, round(size / 5))
-    figures = {"one_by_one": count / contest.ask("enqueue", count=count)}
-    elapsed = contest.ask("enqueue_batches", count=size)
-    if elapsed is not None:
-        figures["batches"] = size / elapsed
-    return figures
-
-
-def latency(contest: Contest, size: int) -> Figures:
-    """Send one message after the other to idle workers."""
-    count = max(50, size // 100)
-    contest.start()
-    contest.hold()
-    contest.open()
-    # The last of the gates has to be acknowledged, and the workers become idle.
-    time.sleep(0.5)
-    sent = contest.ask("trickle", count=count, pause_s=LATENCY_PAUSE_S)
-    marks = contest.marks(count)
-    waits = sorted(1_000 * (marks[number] - moment) for number, moment in enumerate(sent))
-    return {"p50": waits[count // 2], "p99": waits[min(count - 1, count * 99 // 100)]}
-
-
-def waiting(contest: Contest, size: int) -> Figures:
-    """Run messages that wait 10 ms each: what is lost of the time that the slots could wait."""
-    count = max(10 * SLOTS, size // 10)
-    contest.start()
-    contest.hold()
-    contest.ask("fill", count=count, kind="nap")
-    began = contest.open()
-    ended = max(contest.marks(count).values())
-    return {"share": 100 * (count / contest.contender.slots * NAP_S) / (ended - began)}
-
-
-def idle(contest: Contest, size: int) -> Figures:
-    """Start workers with a message in the queue; then look at what they use when idle."""
-    contest.ask("fill", count=1, kind="mark")
-    began = time.monotonic()
-    contest.start()
-    boot_s = contest.marks(1)[0] - began
-    # The other processes of the tree come up, too.
-    time.sleep(IDLE_S)
-    before = trees.cpu_s(contest.pids)
-    time.sleep(IDLE_S)
-    cpu = trees.cpu_s(contest.pids) - before
-    return {
-        "boot_s": boot_s,
-        "memory_mb": trees.memory_mb(contest.pids),
-        "idle_percent": 100 * cpu / IDLE_S,
-    }
-
-
 @dataclass(frozen=True)
 class Workload:
+    """
+    A thing to measure.
+
+    Args:
+        run: Measures a contender once; is told how many messages a full drain has.
+
+        figures: What is told of it, by the names that *run* gives them.
+
+        rounds: How often, if the command does not say it.
+
+        processes: How many the workers have.
+
+        lean: Whether who has no threads gets as many processes, and not as many slots.
+
+        alone: Whether it needs workers of its own; the others follow one another on the same.
+
+        has_floor: Whether the bare loop takes part.
+
+        names: Of the engines that can do it; all of them if that is empty.
+
+        variants: What the figures called ``name@variant`` were measured with; a row each.
+    """
+
     title: str
     run: Callable[[Contest, int], Figures]
     figures: dict[str, Figure]
+    rounds: int = 3
+    processes: int = PROCESSES
+    lean: bool = False
+    alone: bool = False
     has_floor: bool = True
+    names: tuple[str, ...] = ()
+    variants: Mapping[str, str] = field(default_factory=dict)
 
+    def crew(self, contender: Contender) -> Crew:
+        return contender.crew(self.processes, lean=self.lean)
+
+    def takes(self, contender: Contender) -> bool:
+        if contender.name == FLOOR and not self.has_floor:
+            return False
+        return not self.names or contender.name in self.names
+
+    def rounds_of(self, contender: Contender) -> int:
+        slow = contender.share <= SLOW_SHARE
+        return min(self.rounds, SLOW_ROUNDS) if slow else self.rounds
+
+
+_RATE = Figure("messages a second")
+_CPU = Figure("worker CPU, µs a message", more_is_better=False)
+_LATE = {
+    "p50": Figure("p50, ms", digits=1, more_is_better=False),
+    "p99": Figure("p99, ms", digits=1, more_is_better=False),
+}
+_SENT = {
+    "one_by_one": Figure("one by one, a second"),
+    "batches": Figure("in batches of 100, a second"),
+}
 
 WORKLOADS = {
-    "drain": Workload(
-        "Drain of no-op messages",
-        drain,
-        {
-            "rate": Figure("messages a second"),
-            "cpu_us": Figure("worker CPU, µs a message", more_is_better=False),
-        },
-    ),
     "enqueue": Workload(
         "Enqueue",
-        enqueue,
+        measures.enqueue,
         {
-            "one_by_one": Figure("one by one, a second"),
-            "batches": Figure("in batches of 100, a second"),
+            "one_by_one": _SENT["one_by_one"],
+            "threads": Figure("by 8 threads, a second"),
+            "batches": _SENT["batches"],
         },
-    ),
-    "latency": Workload(
-        "Latency of an idle worker",
-        latency,
-        {
-            "p50": Figure("p50, ms", digits=1, more_is_better=False),
-            "p99": Figure("p99, ms", digits=1, more_is_better=False),
-        },
-        has_floor=False,
-    ),
-    "waiting": Workload(
-        "Messages that wait 10 ms",
-        waiting,
-        {"share": Figure("% of the ideal", digits=1)},
+        rounds=5,
+        alone=True,
     ),
     "idle": Workload(
-        "Idle workers",
-        idle,
+        "Boot, and workers that are idle",
+        measures.idle,
         {
             "boot_s": Figure("boot to first message, s", digits=2, more_is_better=False),
             "memory_mb": Figure("memory of the tree, MB", more_is_better=False),
             "idle_percent": Figure("idle, % of a core", digits=1, more_is_better=False),
         },
+        lean=True,
         has_floor=False,
+    ),
+    "latency": Workload("Latency of an idle worker", measures.latency, _LATE, has_floor=False),
+    "drain": Workload(
+        "Drain of no-op messages, 2 × 8 threads",
+        measures.drain,
+        {"rate": _RATE, "cpu_us": _CPU},
+        rounds=5,
+    ),
+    "waiting": Workload(
+        "Messages that wait 10 ms",
+        measures.waiting,
+        {"share": Figure("% of the ideal", digits=1)},
+    ),
+    "computing": Workload(
+        "Messages that compute",
+        measures.computing,
+        {
+            "rate": _RATE,
+            "share": Figure("% of the cores' time in the function", digits=1),
+        },
+    ),
+    "delayed": Workload(
+        "Messages that become due over 5 s",
+        measures.delayed,
+        _LATE,
+        rounds=2,
+        has_floor=False,
+        names=(
+            OURS,
+            "celery",
+            "django-ox",
+            "django-tasks-db",
+            "dramatiq",
+            "huey",
+            "procrastinate",
+        ),
+    ),
+    "drain_one": Workload(
+        "Drain of no-op messages, 1 × 8 threads",
+        measures.drain,
+        {"rate": _RATE, "cpu_us": _CPU},
+        processes=1,
+    ),
+    "far": Workload(
+        "Drain beside 100,000 messages that are due tomorrow",
+        measures.far,
+        {"rate": _RATE, "cpu_us": _CPU},
+        alone=True,
+        names=(OURS,),
+        variants={"none": "none", "far": "100,000"},
+    ),
+    "backlog": Workload(
+        "Enqueue and drain with a backlog",
+        measures.backlog,
+        {**_SENT, "rate": Figure("drain, messages a second")},
+        alone=True,
+        rounds=2,
+        names=(OURS, FLOOR),
+        variants={f"{count}": f"{count:,}" for count in measures.BACKLOGS},
     ),
 }

@@ -10,7 +10,9 @@ import redis
 URL = os.environ.get("BENCHMARK_URL", "")
 
 # What the contenders call their queues on RabbitMQ.
-QUEUES = ["benchmark", "benchmark.DQ", "benchmark.XQ", "benchmark.default.0", "benchmark.floor"]
+QUEUES = ["benchmark", "benchmark.DQ", "benchmark.XQ", "benchmark.floor"]
+QUEUES += ["benchmark.default.0", "benchmark:dead", "benchmark:consumers"]
+EXCHANGES = ["benchmark:control"]
 
 
 def empty_redis(url: str = URL) -> None:
@@ -23,3 +25,5 @@ def delete_queues(url: str = URL) -> None:
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         for name in QUEUES:
             connection.channel().queue_delete(name)
+        for name in EXCHANGES:
+            connection.channel().exchange_delete(name)

@@ -31,3 +31,12 @@ def send(kind: str, number: int) -> None:
 
 def send_batch(calls: Sequence[tuple[str, int]]) -> None:
     task.send_many(calls)
+
+
+def send_later(calls: Sequence[tuple[str, int, float]]) -> None:
+    task.send_many(
+        [
+            task.message_with_options(args=(kind, number), eta=round(1_000 * when))
+            for kind, number, when in calls
+        ]
+    )

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
 from celery import Celery
 
 from tests.benchmarks.speed.bodies import run as body
 
 from . import _servers
+from ._django import set_up
+
+set_up()
 
 app = Celery("benchmark", broker=_servers.URL)
 app.conf.update(
@@ -30,3 +36,8 @@ def prepare() -> None:
 
 def send(kind: str, number: int) -> None:
     task.delay(kind, number)
+
+
+def send_later(calls: Sequence[tuple[str, int, float]]) -> None:
+    for kind, number, when in calls:
+        task.apply_async((kind, number), eta=datetime.fromtimestamp(when, UTC))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
@@ -11,6 +13,9 @@ from dramatiq.brokers.redis import RedisBroker
 from tests.benchmarks.speed.bodies import run as body
 
 from . import _servers
+from ._django import set_up
+
+set_up()
 
 if _servers.URL.startswith("redis"):
     broker = RedisBroker(url=os.environ["BENCHMARK_URL"])
@@ -30,3 +35,9 @@ def prepare() -> None:
 
 def send(kind: str, number: int) -> None:
     task.send(kind, number)
+
+
+def send_later(calls: Sequence[tuple[str, int, float]]) -> None:
+    for kind, number, when in calls:
+        delay_ms = max(0, round(1_000 * (when - time.time())))
+        task.send_with_options(args=(kind, number), delay=delay_ms)

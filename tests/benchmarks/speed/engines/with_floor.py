@@ -25,6 +25,8 @@ from tests.benchmarks.speed.bodies import run as body
 from . import _servers
 from ._floors import FLOORS, Floor
 
+# A connection of pika or of sqlite3 belongs to one thread.
+SENDS_IN_THREADS = False
 THREADS = int(os.environ.get("BENCHMARK_THREADS", "8"))
 BATCH = 100
 IDLE_S = 0.001

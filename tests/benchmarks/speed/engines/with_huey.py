@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import huey as huey_package
@@ -10,6 +12,9 @@ from huey.storage import SqliteStorage
 from tests.benchmarks.speed.bodies import run as body
 
 from . import _servers
+from ._django import set_up
+
+set_up()
 
 
 class NormalStorage(SqliteStorage):  # type: ignore[misc]  # mypy does not know huey
@@ -41,3 +46,8 @@ def prepare() -> None:
 
 def send(kind: str, number: int) -> None:
     task(kind, number)
+
+
+def send_later(calls: Sequence[tuple[str, int, float]]) -> None:
+    for kind, number, when in calls:
+        task.schedule((kind, number), delay=max(0.0, when - time.time()))

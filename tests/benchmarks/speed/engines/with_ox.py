@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from tests.benchmarks.speed.bodies import run as body
 
@@ -29,3 +30,8 @@ def send(kind: str, number: int) -> None:
 
 def send_batch(calls: Sequence[tuple[str, int]]) -> None:
     enqueue_many(run, [(call, {}) for call in calls])
+
+
+def send_later(calls: Sequence[tuple[str, int, float]]) -> None:
+    for kind, number, when in calls:
+        run.using(run_after=datetime.fromtimestamp(when, UTC)).enqueue(kind, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from tests.benchmarks.speed.bodies import run as body
 
@@ -25,3 +26,9 @@ def send(kind: str, number: int) -> None:
 
 def send_batch(calls: Sequence[tuple[str, int]]) -> None:
     task.batch_defer(*({"kind": kind, "number": number} for kind, number in calls))
+
+
+def send_later(calls: Sequence[tuple[str, int, float]]) -> None:
+    for kind, number, when in calls:
+        late = task.configure(schedule_at=datetime.fromtimestamp(when, UTC))
+        late.defer(kind=kind, number=number)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
 from tests.benchmarks.speed.bodies import run as body
 
 from ._django import prepare_database, set_up
@@ -22,3 +25,8 @@ def prepare() -> None:
 
 def send(kind: str, number: int) -> None:
     run.enqueue(kind, number)
+
+
+def send_later(calls: Sequence[tuple[str, int, float]]) -> None:
+    for kind, number, when in calls:
+        run.using(run_after=datetime.fromtimestamp(when, UTC)).enqueue(kind, number)
