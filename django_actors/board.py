@@ -31,8 +31,9 @@ DIRECTORY_PREFIX = "django_actors-"
 LOCK = "lock"
 ABANDONED_AFTER_S = 60.0
 
-# A worker claims far fewer messages for each of its threads (see intake.py).
-RECEIPTS_PER_THREAD = 64
+# Twice what a worker claims for each of its threads, running and ahead (see intake.py): so many
+# are done at most while the last ones are being acknowledged, and there is a margin.
+RECEIPTS_PER_THREAD = 128
 
 _MAGIC = b"DJACTBD1"
 _HEADER = struct.Struct(f"<8sII{TEXT_SIZE}s")  # magic, slots, receipts, owner

@@ -40,7 +40,7 @@ logger = logging.getLogger("django_actors.worker.ConsumerThread")
 OUTAGES = (BrokerError, OperationalError, InterfaceError, InternalError, ProgrammingError)
 
 # Ahead of its threads a process claims this many messages for each of them at most.
-MOST_AHEAD = 16
+MOST_AHEAD = 32
 
 # What no thread has taken for so long is given back, for others to run.
 RETURN_AFTER_S = 1.0

@@ -10,7 +10,11 @@ import time
 # too little to keep messages from other processes or to make an urgent one wait.
 AHEAD_S = 0.02
 
-WINDOW_S = 0.1
+# Short: until the first one is over after a pause, nothing is claimed ahead.
+WINDOW_S = 0.02
+
+# What was measured before a silence of this length says nothing about now.
+SILENCE_S = 0.2
 
 
 class Pace:
@@ -43,6 +47,5 @@ class Pace:
     def ahead(self) -> int:
         """How many messages to claim beyond the idle threads."""
         elapsed = time.monotonic() - self._began
-        # Nothing finished for long: the last window says nothing about now.
-        rate = self._rate if elapsed < 2 * WINDOW_S else self._count / elapsed
+        rate = self._rate if elapsed < SILENCE_S else self._count / elapsed
         return min(self._most, int(rate * AHEAD_S))
