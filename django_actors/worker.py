@@ -23,6 +23,7 @@ from .errors import Interrupt, Shutdown, TimeLimitExceeded
 from .executor import Abandoned, Executor
 from .gate import Gate, GateClosed
 from .intake import Intake
+from .interrupts import expect_interrupts
 from .reporter import Reporter
 from .slots import WorkerSlot
 from .watchdog import Watchdog
@@ -248,6 +249,7 @@ class WorkerThread(threading.Thread):
         self.abandoned = False
 
     def run(self) -> None:
+        expect_interrupts()
         broker = self.worker.broker
         broker.emit_before("worker_thread_boot", self)
         broker.emit_after("worker_thread_boot", self)

@@ -9,6 +9,8 @@ their way at once, and a wait end by whatever comes first.
 from __future__ import annotations
 
 import copy
+import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,6 +42,8 @@ INTERNAL_ERROR = 541
 # The oldest version of the server that this was tried with.
 OLDEST = (3, 10)
 
+_NEVER = float("inf")
+
 _WHERE = "DJANGO_ACTORS['BROKER']"
 
 
@@ -63,7 +67,24 @@ class Connection(SelectConnection):  # type: ignore[misc]  # pika has no types
         pieces = getattr(self, "_pieces", None)
         if pieces and self._transport is not None:
             self._pieces = []
-            super()._adapter_emit_data(b"".join(pieces))
+            data = b"".join(pieces)
+            sent = self._write_now(data)
+            if sent < len(data):
+                super()._adapter_emit_data(data[sent:])
+
+    def _write_now(self, data: bytes) -> int:
+        """Write what the operating system takes at once; return how many bytes that was."""
+        # pika would first ask the operating system whether it may write, and wait for the answer.
+        plain = getattr(self._transport, "_sock", None)
+        if not isinstance(plain, socket.socket) or isinstance(plain, ssl.SSLSocket):
+            return 0
+        if self._get_write_buffer_size():
+            return 0
+        try:
+            return plain.send(data)
+        except OSError:
+            # It takes nothing now, or is dead: pika finds out which.
+            return 0
 
     @property
     def has_written(self) -> bool:
@@ -82,6 +103,9 @@ class Link:
 
         deadline: ``time.monotonic()`` until which it must be open.
 
+    Attributes:
+        longest_step_s: How many seconds at most may lie between two steps, for the heartbeats.
+
     Raises:
         BrokerUnavailable: no server let us in; the error names places and the last reason.
     """
@@ -91,7 +115,7 @@ class Link:
         self._error: Exception | None = None
         self._woken = False
         self.is_blocked = False
-        self._longest_silence_s = self._longest_step_s = float("inf")
+        self._longest_silence_s = self.longest_step_s = self._rings_at = _NEVER
         self._received = 0
         self._heard_at = time.monotonic()
         self.connection: Any = None
@@ -116,6 +140,7 @@ class Link:
         """Open a connection to one server; return why that was not possible."""
         self._error = None
         self._loop = IOLoop()
+        self._rings_at = _NEVER
         self._loop.activate_poller()
         opened: list[Any] = []
         self.connection = Connection(
@@ -146,7 +171,7 @@ class Link:
         # What was agreed with the server; it may be no number where that was left to it.
         if isinstance(heartbeat_s, (int, float)) and heartbeat_s > 0:
             self._longest_silence_s = heartbeat_s * 1.75
-            self._longest_step_s = heartbeat_s / 8
+            self.longest_step_s = heartbeat_s / 8
         self._heard_at = time.monotonic()
 
     def _on_end(self, connection: Any, error: Exception) -> None:
@@ -174,16 +199,27 @@ class Link:
         """
         loop = self._loop
         if self._error is None:
-            timer = loop.call_later(max(0.0, min(timeout, self._longest_step_s)), _do_nothing)
+            self._ring_within(max(0.0, min(timeout, self.longest_step_s)))
             self.connection.hand_over()
             loop.poll()
             loop.process_timeouts()
-            loop.remove_timeout(timer)
             self.connection.hand_over()
             self._woken = False
             self._check_life()
         if self._error is not None:
             raise self._unavailable(self._error)
+
+    def _ring_within(self, seconds: float) -> None:
+        """Have a poll end after so many seconds at the latest."""
+        # A bell that is set already will do. Not one for each step: pika keeps those that are
+        # taken back until their time has come, and each of them ends a poll.
+        rings_at = time.monotonic() + seconds
+        if rings_at < self._rings_at:
+            self._rings_at = rings_at
+            self._loop.call_later(seconds, self._on_ring)
+
+    def _on_ring(self) -> None:
+        self._rings_at = _NEVER
 
     def _check_life(self) -> None:
         """Give up a connection on which nothing comes in, not even heartbeats."""
