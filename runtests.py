@@ -33,6 +33,8 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parent
 # Tests that start real worker processes stand in this package, or have the tag "processes".
 PROCESS_TESTS = "tests.processes."
+# Tests with one of these tags are for the databases of this vendor alone.
+VENDORS = {"sqlite", "postgresql", "mysql"}
 CONNECT_TIMEOUT_S = 3
 TEST_TIMEOUT_S = 120
 LONG_TEST_TIMEOUT_S = 3_600
@@ -333,8 +335,18 @@ def as_label(text: str) -> str:
     return text.removesuffix(".py").strip("/").replace("/", ".")
 
 
+def tags_of(test: unittest.TestCase) -> set[str]:
+    method = getattr(test, test.id().rpartition(".")[2], None)
+    return {*getattr(test, "tags", ()), *getattr(method, "tags", ())}
+
+
 def is_process_test(test: unittest.TestCase) -> bool:
-    return test.id().startswith(PROCESS_TESTS) or "processes" in getattr(test, "tags", ())
+    return test.id().startswith(PROCESS_TESTS) or "processes" in tags_of(test)
+
+
+def is_for_vendor(test: unittest.TestCase, vendor: str) -> bool:
+    vendors = VENDORS & tags_of(test)
+    return not vendors or vendor in vendors
 
 
 class OutcomeResult(unittest.TextTestResult):
@@ -398,8 +410,11 @@ class SelectingRunner:
         return (test for test in iter_test_cases(tests) if self.is_wanted(test))
 
     def is_wanted(self, test: unittest.TestCase) -> bool:
+        from django.db import connection
         from django.test import TransactionTestCase
 
+        if not is_for_vendor(test, connection.vendor):
+            return False
         if is_process_test(test) and self.options.fast:
             return False
         if test.id().startswith(tuple(self.options.exclude)):

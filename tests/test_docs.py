@@ -30,10 +30,10 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock, skipUnless
+from unittest import mock
 
 import environ
-from django.db import IntegrityError, connection
+from django.db import IntegrityError
 from django.test import SimpleTestCase, TestCase, override_settings, tag
 
 from django_actors import Message, actor, brokers, conf, control, errors, supervisor
@@ -606,7 +606,7 @@ def tests_of_the_page() -> type[TestCase]:
         page = Page("docs/how-to/add-a-broker.md")
         page.run()
     tests = type("BrokerTests", (page.namespace["MemoryBrokerTests"],), {"__module__": __name__})
-    return skipUnless(connection.vendor == "sqlite", "one database is enough")(tests)
+    return tag("sqlite")(tests)  # One database is enough.
 
 
 BrokerTests = tests_of_the_page()

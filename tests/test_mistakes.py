@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any
-from unittest import mock, skipUnless
+from unittest import mock
 
 import redis
 from django.contrib.auth.models import User
@@ -20,7 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
 from django.core.management.base import SystemCheckError
 from django.db import OperationalError, connection, connections, transaction
-from django.test import SimpleTestCase, TestCase, modify_settings, override_settings
+from django.test import SimpleTestCase, TestCase, modify_settings, override_settings, tag
 from django.utils.translation import gettext_lazy
 from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError
 
@@ -359,7 +359,7 @@ class ImportTests(ProjectCase):
         self.assertNotIn("django_actors/registry.py", done.stderr)
 
 
-@skipUnless(connection.vendor == "mysql", "other databases take every character")
+@tag("mysql")  # Others take every character.
 class CharacterSetTests(EngineCase):
     """Tables of MariaDB that are not utf8mb4, as an old server makes them."""
 

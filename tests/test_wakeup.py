@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 from django.db import OperationalError, connection, connections, transaction
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, tag
 
 from django_actors import wakeup
 from django_actors.brokers.database import DatabaseBroker
@@ -208,9 +208,8 @@ class NewsTests(EngineCase):
 
         self.assertTrue(watch.wait(LONG_S))
 
+    @tag("postgresql")  # The only one that is listened to.
     def test_a_dead_connection_is_an_error_of_django(self):
-        if connection.vendor != "postgresql":
-            self.skipTest("Only PostgreSQL is listened to.")
         watch = self.make_watch()
         self.cut_connections()
 
@@ -221,9 +220,8 @@ class NewsTests(EngineCase):
         connection.close()
         self.assertTrue(watch.wait(LONG_S))
 
+    @tag("postgresql")  # The only one with two drivers.
     def test_a_driver_that_cannot_listen_is_polled(self):
-        if connection.vendor != "postgresql":
-            self.skipTest("Only PostgreSQL has two drivers.")
         watch = self.make_watch()
         with mock.patch("django_actors.wakeup._is_psycopg_3", return_value=False):
             self.assertTrue(watch.wait(LONG_S))
