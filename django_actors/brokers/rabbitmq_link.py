@@ -28,6 +28,7 @@ from pika.exceptions import (
 from django_actors.cures import cure_of
 from django_actors.errors import BrokerUnavailable
 
+from .rabbitmq_frames import read_message
 from .rabbitmq_options import Target
 
 # How long a farewell may take.
@@ -39,6 +40,9 @@ OPEN_S = 5.0
 
 INTERNAL_ERROR = 541
 
+# What is asked of the operating system at once; pika's own 4 kB are a dozen messages.
+RECEIVE_BYTES = 65_536
+
 # The oldest version of the server that this was tried with.
 OLDEST = (3, 10)
 
@@ -49,12 +53,34 @@ _WHERE = "DJANGO_ACTORS['BROKER']"
 
 class Connection(SelectConnection):  # type: ignore[misc]  # pika has no types
     """
-    pika's connection, but what is written between two steps leaves in one piece.
+    pika's connection, but what is written between two steps leaves in one piece, and messages
+    that come in are read whole.
 
     pika makes a system call for each frame, and a message has three.
     """
 
+    _frame_buffer: bytes
     _pieces: list[bytes]
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        data = self._frame_buffer + data_in
+        at = 0
+        while (message := read_message(data, at)) is not None:
+            channel = self._channels.get(message.method.channel_number)
+            if channel is None:
+                break
+            self.bytes_received += message.end - at
+            self.frames_received += 3
+            at = message.end
+            channel._on_deliver(message.method, message.header, message.body)
+        self._frame_buffer = data[at:]
+        # Whatever else there is.
+        super()._on_data_available(b"")
+
+    def receive_much(self) -> None:
+        """Ask the operating system for more than a dozen messages at a time."""
+        if self._transport is not None:
+            self._transport._MAX_RECV_BYTES = RECEIVE_BYTES
 
     def _adapter_emit_data(self, data: bytes) -> None:
         try:
@@ -162,6 +188,7 @@ class Link:
             self.connection.add_on_connection_blocked_callback(self._on_blocked)
             self.connection.add_on_connection_unblocked_callback(self._on_unblocked)
             self._expect_heartbeats(self.connection.params.heartbeat)
+            self.connection.receive_much()
             return None
         error = self._error
         self.drop()

@@ -1,0 +1,134 @@
+"""Messages as they lie in the bytes that RabbitMQ sends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.test import SimpleTestCase
+from pika import frame, spec
+
+from django_actors.brokers.rabbitmq_frames import read_message
+from django_actors.brokers.rabbitmq_link import Connection
+
+BODY = b'{"queue_name":"default"}'
+
+
+def deliver(tag: int = 7, *, channel: int = 3, fragments: tuple[bytes, ...] = (BODY,)) -> bytes:
+    """Return the frames of a message, as pika writes them."""
+    method = spec.Basic.Deliver("ctag1", tag, True, "", "a-queue")
+    properties = spec.BasicProperties(
+        app_id="an app", correlation_id=f"number {tag}", headers={"x-delivery-count": 2}
+    )
+    frames = (
+        frame.Method(channel, method),
+        frame.Header(channel, sum(map(len, fragments)), properties),
+        *(frame.Body(channel, each) for each in fragments),
+    )
+    return b"".join(each.marshal() for each in frames)
+
+
+class ReadingTests(SimpleTestCase):
+    def test_it_is_what_pika_makes_of_the_frames(self):
+        data = deliver()
+        size, method = frame.decode_frame(data)
+        _, header = frame.decode_frame(data[size:])
+
+        message = read_message(data, 0)
+
+        assert message is not None
+        self.assertEqual(vars(message.method.method), vars(method.method))
+        self.assertEqual(vars(message.header.properties), vars(header.properties))
+        self.assertEqual((message.method.channel_number, message.body), (3, BODY))
+        self.assertEqual(message.end, len(data))
+
+    def test_it_may_stand_in_the_middle(self):
+        first, second = deliver(1), deliver(2)
+
+        message = read_message(first + second + first, len(first))
+
+        assert message is not None
+        self.assertEqual(message.method.method.delivery_tag, 2)
+        self.assertEqual(message.end, len(first + second))
+
+    def test_one_that_is_not_all_there_is_none_yet(self):
+        data = deliver()
+
+        for size in range(len(data)):
+            with self.subTest(size=size):
+                self.assertIsNone(read_message(data[:size], 0))
+
+    def test_other_frames_are_left_to_pika(self):
+        for name, data in (
+            ("an answer", frame.Method(3, spec.Basic.QosOk()).marshal() + deliver()),
+            ("a heartbeat", frame.Heartbeat().marshal() + deliver()),
+            ("a long body", deliver(fragments=(BODY, BODY))),
+            ("no body", deliver(fragments=())),
+            ("a returned message", deliver().replace(b"\0\x3c\0\x3c", b"\0\x3c\0\x32", 1)),
+            ("a broken end", deliver()[:-1] + b"\0"),
+            ("two channels", deliver()[: -8 - len(BODY)] + frame.Body(4, BODY).marshal()),
+        ):
+            with self.subTest(name):
+                self.assertIsNone(read_message(data + deliver(), 0))
+
+
+class FakeChannel:
+    """Collects the messages that pika hands to a channel, and counts its other frames."""
+
+    def __init__(self) -> None:
+        self.tags: list[int] = []
+        self.others = 0
+        self._whole: list[Any] = []
+
+    def _on_deliver(self, method: Any, header: Any, body: bytes) -> None:
+        assert body in (BODY, BODY + BODY), body
+        self.tags.append(method.method.delivery_tag)
+
+    def _handle_content_frame(self, each: Any) -> None:
+        """Do what pika's channel does with the frames of a message."""
+        if isinstance(each, frame.Method) and each.method.INDEX != spec.Basic.Deliver.INDEX:
+            self.others += 1
+            return
+        self._whole.append(each)
+        method, *rest = self._whole
+        body = b"".join(part.fragment for part in rest[1:])
+        if rest and len(body) == rest[0].body_size:
+            self._whole = []
+            self._on_deliver(method, rest[0], body)
+
+
+class FakeConnection(Connection):
+    """A connection whose bytes come from a test."""
+
+    def __init__(self, channel: FakeChannel) -> None:
+        self._frame_buffer = b""
+        self._channels = {3: channel}
+        self.bytes_received = self.frames_received = 0
+        self._heartbeat_checker = None
+
+    def _process_callbacks(self, each: Any) -> bool:
+        return False
+
+
+class ReceivingTests(SimpleTestCase):
+    def test_messages_come_in_order_wherever_the_bytes_are_cut(self):
+        other = frame.Method(3, spec.Basic.QosOk()).marshal()
+        data = (
+            deliver(1)
+            + other
+            + deliver(2)
+            + deliver(3, fragments=(BODY, BODY))
+            + deliver(4)
+            + other
+        )
+
+        for size in (1, 2, 3, 7, 50, len(deliver()), len(deliver()) + 1, len(data)):
+            with self.subTest(size=size):
+                channel = FakeChannel()
+                connection = FakeConnection(channel)
+
+                for start in range(0, len(data), size):
+                    connection._on_data_available(data[start : start + size])
+
+                self.assertEqual((channel.tags, channel.others), ([1, 2, 3, 4], 2))
+                self.assertEqual(connection.bytes_received, len(data))
+                self.assertEqual(connection.frames_received, 15)
