@@ -71,6 +71,10 @@ class DemoTests(SimpleTestCase):
         self.assertRegex(output, r"Retrying message '.*' in \d+ milliseconds")
         self.assertIn("6 of 7 messages have run.", output)
         self.assertRegex(output, r"Dead letter: .*the-lost-fable/")
+        self.assertRegex(output, r"[5-9] dead letters, [23] error groups +http")
+        self.assertRegex(output, r"[5-9] scheduled messages, retries among them +http")
+        self.assertIn("Queues, of which 'newsletter' is paused", output)
+        self.assertNotIn("Newsletter 1 is sent", output)
         self.assertRegex(output, r"Admin +http://127.0.0.1:\d+/admin/ +\(user admin, password .+\)")
 
     def test_ctrl_c_ends_the_demo_without_a_trace(self):

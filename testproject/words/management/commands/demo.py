@@ -40,6 +40,8 @@ from words.models import Page
 from words.tasks import count_words, find_longest_word
 from words.views import FABLES
 
+from ._scene import describe_scene, set_scene
+
 DIRECTORY_VARIABLE = "DJANGO_ACTORS_DEMO_DIRECTORY"
 HOST = "127.0.0.1"
 PREFERRED_PORT = 8000
@@ -107,11 +109,13 @@ class Command(BaseCommand):
         self.say("The demo of django_actors. Ctrl-C ends it.", *where)
         sent = send_messages(site, urls)
         self.say(f"{len(sent)} messages are sent:", *map(str, sent))
+        set_scene(site)
         self.say("Two worker processes start, and this is what they say:")
         with run_workers() as workers:
             self.wait(workers, until=lambda: all(s.is_settled() for s in sent))
             if not self.stopping:
-                self.say(*summary(sent, site), *where)
+                self.say(*summary(sent, site))
+                self.say("There is more to look at in the admin:", *describe_scene(site), *where)
             if not self.stopping and not exit_when_done:
                 self.say("Site and workers go on. Edit testproject/words/tasks.py: they reload.")
                 self.wait(workers)
