@@ -134,8 +134,12 @@ class DeadLetterAdmin(FatePages, WaitingMessageAdmin):
         rows: Iterable[WaitingMessage],
         row: WaitingMessage | None = None,
     ) -> HttpResponse:
-        """Show the code that sends messages again."""
-        code = write_code(rows)
+        """Show the code that sends messages again, and note in the log who has seen it."""
+        chosen = list(rows)
+        code = write_code(chosen)
+        user: Any = request.user
+        text = _("Copied as code.")
+        LogEntry.objects.log_actions(user.pk, chosen[:MAX_ROWS], CHANGE, change_message=text)
         return self.page(request, "code", title=str(COPY_TITLE), row=row, code=code)
 
     def copy_row(self, request: HttpRequest, row: WaitingMessage) -> HttpResponse:

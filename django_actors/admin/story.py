@@ -16,7 +16,15 @@ from django_actors import clock
 from django_actors.conf import settings
 from django_actors.models import Attempt, Kind, Outcome, WaitingMessage, WorkerRecord
 
-from .texts import class_name, format_time, reason_text, shorten, time_from_now, why_it_waits
+from .texts import (
+    class_name,
+    format_moment,
+    format_time,
+    reason_text,
+    shorten,
+    time_from_now,
+    why_it_waits,
+)
 
 MAX_LINES = 200
 
@@ -129,7 +137,7 @@ def _details(attempt: Attempt) -> Iterator[str]:
     if attempt.frame:
         yield _("in %(function)s") % {"function": shorten(attempt.frame)}
     if attempt.outcome == Outcome.RETRIED and attempt.retry_ms is not None:
-        yield _("retry at %(time)s") % {"time": format_time(attempt.retry_ms)}
+        yield _("retry at %(time)s") % {"time": format_moment(attempt.retry_ms)}
 
 
 def story_table(lines: Sequence[Line]) -> SafeString | str:
@@ -150,7 +158,7 @@ def story_table(lines: Sequence[Line]) -> SafeString | str:
             "",
             '<tr><td>{}</td><th scope="row">{}</th><td>{}</td><td>{}</td></tr>',
             (
-                (format_time(line.ms), line.what, line.where or "-", line.details or "-")
+                (format_moment(line.ms), line.what, line.where or "-", line.details or "-")
                 for line in lines
             ),
         ),

@@ -23,6 +23,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from django_actors import clock
+from django_actors.brokers import get_broker
 from django_actors.conf import settings
 from django_actors.delivery import Reason
 from django_actors.message import Message
@@ -67,6 +68,10 @@ _TREACHEROUS = [
     *range(0x2066, 0x206A),
     0xFEFF,
 ]
+
+# Options that are milliseconds.
+_DURATIONS = ("max_age", "max_backoff", "min_backoff", "time_limit")
+
 _VISIBLE = {number: f"\\u{number:04x}" for number in _TREACHEROUS}
 
 
@@ -132,6 +137,12 @@ def format_time(ms: int | None) -> str:
     """Return a time of the reader's time zone as text; ``-`` if there is none."""
     moment = local_time(ms)
     return "-" if moment is None else date_format(moment, "DATETIME_FORMAT")
+
+
+def format_moment(ms: int) -> str:
+    """Return a time of the reader's time zone to the second; ``-`` if no calendar has it."""
+    moment = local_time(ms)
+    return "-" if moment is None else f"{date_format(moment, 'DATE_FORMAT')}, {moment:%H:%M:%S}"
 
 
 def format_datetime(moment: datetime) -> str:
@@ -247,16 +258,20 @@ class Shown:
                 "",
                 '<tr><th scope="row">{}</th><td>{}</td><td>{}</td></tr>',
                 (
-                    (shorten(name), shorten(self.redacted.hide(_option_text(value)), 1_000), source)
+                    (shorten(name), shorten(self._hidden(name, value), 1_000), source)
                     for name, (value, source) in sorted(self._options(self.message).items())
                 ),
             ),
         )
 
+    def _hidden(self, name: str, value: Any) -> str:
+        return self.redacted.hide(_option_text(name, value))
+
     def _options(self, message: Message) -> dict[str, tuple[Any, str]]:
         layers: list[tuple[Mapping[str, Any], str]] = [
+            (_default_options(), _("default")),
             (settings.ACTOR_OPTIONS, _("project")),
-            (self.actor.options if self.actor else {}, _("actor")),
+            (_options_of(self.actor), _("actor")),
             (message.options, _("message")),
         ]
         found = {name: (value, source) for layer, source in layers for name, value in layer.items()}
@@ -270,5 +285,21 @@ class Shown:
         return format_html('{}<p class="help">{}</p>', block(text), size)
 
 
-def _option_text(value: Any) -> str:
+def _default_options() -> dict[str, Any]:
+    """Return the options of actors that have none of their own, as the middleware keeps them."""
+    found = {
+        name: getattr(each, name, None)
+        for each in get_broker().middleware
+        for name in each.actor_options
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _options_of(actor: RegisteredActor | None) -> Mapping[str, Any]:
+    return {} if actor is None else {"priority": actor.priority, **actor.options}
+
+
+def _option_text(name: str, value: Any) -> str:
+    if name in _DURATIONS and isinstance(value, int):
+        return _("%(count)d ms") % {"count": value}
     return value if isinstance(value, str) else repr(value)

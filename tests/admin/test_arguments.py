@@ -56,6 +56,9 @@ class CopyTests(AdminCase):
         rows = [bury(greet.message("Ada", times=2)), bury(greet.message("<script>"))]
 
         many = self.code_of(self.ask(rows, "copy_as_code"))
+        self.assertEqual(
+            self.logged(), [(str(row.pk), "Copied as code.") for row in reversed(rows)]
+        )
         one = self.code_of(self.client.get(self.row_url(rows[0], "copy_as_code")))
 
         self.assertIn("from tests.admin.cases import greet", many)

@@ -136,8 +136,15 @@ class PageTests(AdminCase):
     def test_options_of_the_project_count_where_nobody_else_has_any(self):
         page = Page(self.client.get(self.row_url(bury(greet.message("Ada")))))
 
-        self.assertIn("max_age 60000 project", page.text)
+        self.assertIn("max_age 60000 ms project", page.text)
         self.assertIn("max_retries 7 actor", page.text)
+
+    def test_options_that_nobody_has_set_are_in_force_as_well(self):
+        page = Page(self.client.get(self.row_url(bury(greet.message("Ada")))))
+
+        self.assertIn("min_backoff 15000 ms default", page.text)
+        self.assertIn("time_limit 600000 ms default", page.text)
+        self.assertIn("priority 0 actor", page.text)
 
     def test_bytes_that_are_no_message_are_shown_escaped_and_bounded(self):
         row = bury_bytes(b"\x00\xff<script>alert(1)</script>" + b"x" * 100_000)

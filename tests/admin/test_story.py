@@ -55,6 +55,7 @@ class TimelineTests(StoryCase):
 
         text = Page(self.client.get(self.row_url(row))).text
 
+        self.assertRegex(text, r", \d\d:\d\d:\d\d attempt 1")
         for part in (
             "attempt 1: retried web1:77 1.50 s · KeyError: 'x' · in shop.tasks.greet:7 · retry at",
             "attempt 2: dead letter",
