@@ -2,7 +2,8 @@
 Make the pictures of the admin that these pages show: ``python docs/screenshots.py``.
 
 Needs Chromium and the package ``playwright``. Fills a database of its own with a shop that has
-had a bad day, serves the test project, and writes PNG files to ``docs/images``.
+had a bad day, serves the test project, and writes PNG files to ``docs/images``. With ``--unfold``
+it does so in the dress of django-unfold: ``python docs/screenshots.py --unfold overview``.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def fail(message: Any, *, attempts: int) -> None:
 
 def have_workers(shop: Any) -> None:
     """Write what workers would have written of themselves and of the last day."""
-    from django_actors import clock
+    from django_actors import clock, control
     from django_actors.models import ActorCount, Period, WorkerRecord
 
     dice = random.Random(7)
@@ -148,7 +149,7 @@ def have_workers(shop: Any) -> None:
             owner=f"shop-{number}",
             host=host,
             pid=4_100 + 7 * number,
-            queues=json.dumps(["default", "mail", "payments", "pictures"]),
+            queues=json.dumps(["default", "mail", "newsletter", "payments", "pictures"]),
             threads=8,
             busy=len(running) if number == 1 else 0,
             running=json.dumps(running if number == 1 else []),
@@ -176,6 +177,7 @@ def have_workers(shop: Any) -> None:
                     dead=failed // 5,
                     run_ms=done * 45,
                 )
+    control.pause("newsletter", by="ada")
     shop.resize_picture.send_many([(f"/srv/media/{number}.jpg",) for number in range(37)])
     shop.send_receipt.send_many([(number, "ada@example.com") for number in range(4)])
 
@@ -226,6 +228,13 @@ def find_shots() -> list[Shot]:
     ]
 
 
+def wear_unfold() -> None:
+    """Have the settings name django-unfold, which needs to be installed."""
+    from testproject import settings
+
+    settings.INSTALLED_APPS.insert(0, "unfold")
+
+
 @contextmanager
 def serve() -> Iterator[str]:
     """Serve the project in a thread; yield its address."""
@@ -271,8 +280,10 @@ def take(shots: list[Shot], site: str, session: str, options: argparse.Namespace
             context = browser.new_context(viewport=shot.viewport, color_scheme=shot.scheme)
             context.add_cookies([{"name": "sessionid", "value": session, "url": site}])
             page = context.new_page()
-            page.goto(site + shot.path, wait_until="load")
-            file = options.to / f"{shot.name}.png"
+            response = page.goto(site + shot.path, wait_until="load")
+            if not response.ok:
+                raise SystemExit(f"{shot.path} answered {response.status}.")
+            file = options.to / f"{shot.name}{'-unfold' if options.unfold else ''}.png"
             page.screenshot(path=file)
             context.close()
             size = file.stat().st_size
@@ -283,6 +294,7 @@ def take(shots: list[Shot], site: str, session: str, options: argparse.Namespace
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("names", nargs="*", help="of the pictures; all without any")
+    parser.add_argument("--unfold", action="store_true", help="in the dress of django-unfold")
     parser.add_argument("--to", type=Path, default=IMAGES, metavar="DIRECTORY")
     options = parser.parse_args()
     sys.path[:0] = [str(ROOT), str(ROOT / "testproject")]
@@ -294,6 +306,8 @@ def main() -> None:
         os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
         import django
 
+        if options.unfold:
+            wear_unfold()
         django.setup()
         from django.core.management import call_command
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from django.contrib import messages
+from django.contrib.admin import helpers
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.utils import quote, unquote
@@ -38,6 +39,14 @@ _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 RowView = Callable[[HttpRequest, WaitingMessage], HttpResponse]
 
 
+class ActionForm(helpers.ActionForm):
+    """The choice of an action; the script of django-unfold shows no button without being told."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["action"].widget.attrs["x-model"] = "action"
+
+
 class WaitingMessageAdmin(Columns, ReadOnlyAdmin):
     """
     Rows of the waiting room: to look at, and to do operations to.
@@ -52,6 +61,7 @@ class WaitingMessageAdmin(Columns, ReadOnlyAdmin):
 
     operations: ClassVar[Sequence[Operation]] = ()
 
+    action_form = ActionForm
     paginator = CappedPaginator
     show_full_result_count = False
     search_fields = ("message_id", "actor_name", "call", "error")
