@@ -14,7 +14,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -107,10 +107,15 @@ class Link:
             self.close()
             raise
 
-    def call_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send commands at once; errors of the server are returned in their places."""
+    def call_many(self, commands: Sequence[bytes]) -> list[Any]:
+        """
+        Send commands at once, each as it goes over the wire.
+
+        Returns:
+            The answers; errors of the server are returned in their places.
+        """
         try:
-            self._connection.send_packed_command(self._connection.pack_commands(commands))
+            self._connection.send_packed_command([b"".join(commands)])
         except BaseException:
             self.close()
             raise
@@ -197,15 +202,13 @@ class Server:
         # Whoever has it for himself notices its end, and may use it for other things than PING.
         return self._open(self.node_of(key), CONSUMER_TIMEOUT_S, health_check_interval=0)
 
-    @contextmanager
-    def borrowed(self, key: bytes) -> Iterator[Link]:
+    def borrowed(self, key: bytes) -> AbstractContextManager[Link]:
         """Lend a connection to the server that has *key*."""
         if self._pid != os.getpid():
             self._forget_parent()
         if not self._inspected:
             self._inspect()
-        with self._borrowed_from(self.node_of(key)) as link:
-            yield link
+        return self._borrowed_from(self.node_of(key))
 
     @contextmanager
     def _borrowed_from(self, node: Node) -> Iterator[Link]:
