@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from django.contrib.admin.utils import quote
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 
 from django_actors import Message
 from django_actors.models import DeadLetter, ScheduledMessage, WaitingMessage
@@ -123,6 +125,21 @@ class QueryTests(AdminCase):
             self.ask(self.waiting, "cancel")
         with self.assertNumQueries(4):
             self.client.get(self.row_url(self.dead[0], "requeue"))
+
+    def test_the_other_pages(self):
+        secret = self.dead[-2]
+        actor = quote("admin_tests.greet")
+        for number, url in (
+            (3, self.row_url(secret, "edit_and_requeue")),
+            # These two write who has looked.
+            (4, self.row_url(secret, "arguments")),
+            (4, self.row_url(secret, "copy_as_code")),
+            (4, reverse("admin:django_actors_deadletter_message", args=[secret.message_id])),
+            (3, reverse("admin:django_actors_actorsummary_actor", args=[actor])),
+            (2, reverse("admin:django_actors_actorsummary_send", args=[actor])),
+        ):
+            with self.subTest(url=url), self.assertNumQueries(number):
+                self.client.get(url)
 
     def test_the_deeds(self):
         one = self.count(self.dead[:1], "requeue")
