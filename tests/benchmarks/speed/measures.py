@@ -18,7 +18,7 @@ from .contest import Contest
 
 # A drain of fewer says more about its ends than about its middle.
 FEWEST = 200
-LATENCY_PAUSE_S = 0.03
+LATENCY_PAUSE_S = 0.02
 IDLE_S = 3.0
 # What is due later becomes due over this time.
 DUE_OVER_S = 5.0
@@ -86,18 +86,23 @@ def _run_all(contest: Contest, count: int) -> Figures:
 def waiting(contest: Contest, size: int) -> Figures:
     """Run messages that wait 10 ms each: what is lost of the time that the slots could wait."""
     slots = contest.crew.slots
-    count = max(10 * slots, round(size / 10 * min(1.0, 4 * contest.contender.share)))
+    count = max(10 * slots, round(size / 10 * _part(contest)))
     elapsed = _run_kind(contest, "nap", count)
     return {"share": 100 * (count / slots * NAP_S) / elapsed, "count": count}
 
 
 def computing(contest: Contest, size: int) -> Figures:
     """Run messages that compute: what part of the cores' time is the function's own."""
-    count = max(100, size // 40)
+    count = max(100, round(size / 40 * _part(contest)))
     elapsed = _run_kind(contest, "compute", count)
     spent_s = sum(map(float, contest.lines(SPENT)))
     cores = min(os.cpu_count() or 1, contest.crew.processes)
     return {"rate": count / elapsed, "share": 100 * spent_s / cores / elapsed, "count": count}
+
+
+def _part(contest: Contest) -> float:
+    # Where the function takes its time, a slow engine is not slow by as much.
+    return min(1.0, 4 * contest.contender.share)
 
 
 def _run_kind(contest: Contest, kind: str, count: int) -> float:

@@ -10,8 +10,8 @@ from .contenders import FLOOR, OURS, PROCESSES, Contender, Crew
 from .contest import Contest
 from .measures import Figures
 
-# A round of the slowest takes as long as five of the others.
-SLOW_SHARE, SLOW_ROUNDS = 0.05, 3
+# Whose rounds take several times as long as those of the others.
+SLOW_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Workload:
     title: str
     run: Callable[[Contest, int], Figures]
     figures: dict[str, Figure]
-    rounds: int = 3
+    rounds: int = 2
     processes: int = PROCESSES
     lean: bool = False
     alone: bool = False
@@ -68,8 +68,8 @@ class Workload:
         return not self.names or contender.name in self.names
 
     def rounds_of(self, contender: Contender) -> int:
-        slow = contender.share <= SLOW_SHARE
-        return min(self.rounds, SLOW_ROUNDS) if slow else self.rounds
+        """Return how often by default; half as often, rounded up, if it is slow."""
+        return -(-self.rounds // 2) if contender.share <= SLOW_SHARE else self.rounds
 
 
 _RATE = Figure("messages a second")
@@ -130,7 +130,7 @@ WORKLOADS = {
         "Messages that become due over 5 s",
         measures.delayed,
         _LATE,
-        rounds=2,
+        rounds=1,
         has_floor=False,
         names=(
             OURS,
@@ -152,6 +152,7 @@ WORKLOADS = {
         "Drain beside 100,000 messages that are due tomorrow",
         measures.far,
         {"rate": _RATE, "cpu_us": _CPU},
+        rounds=1,
         alone=True,
         names=(OURS,),
         variants={"none": "none", "far": "100,000"},
@@ -160,8 +161,8 @@ WORKLOADS = {
         "Enqueue and drain with a backlog",
         measures.backlog,
         {**_SENT, "rate": Figure("drain, messages a second")},
+        rounds=1,
         alone=True,
-        rounds=2,
         names=(OURS, FLOOR),
         variants={f"{count}": f"{count:,}" for count in measures.BACKLOGS},
     ),

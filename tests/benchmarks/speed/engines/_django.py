@@ -21,7 +21,8 @@ def prepare_database() -> None:
     from django.core.management import call_command
     from django.db import connection
 
-    call_command("migrate", verbosity=0)
+    if not connection.introspection.table_names():
+        call_command("migrate", verbosity=0)
     tables = set(connection.introspection.table_names()) - {"django_migrations"}
     quoted = [connection.ops.quote_name(table) for table in sorted(tables)]
     with connection.cursor() as cursor:

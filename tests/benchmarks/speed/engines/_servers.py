@@ -1,11 +1,12 @@
-"""How the queues of the benchmark are emptied, whoever has filled them."""
+"""
+How the queues of the benchmark are emptied, whoever has filled them.
+
+The clients are imported where they are used: a worker shall not have one that it does not need.
+"""
 
 from __future__ import annotations
 
 import os
-
-import pika
-import redis
 
 URL = os.environ.get("BENCHMARK_URL", "")
 
@@ -17,11 +18,15 @@ EXCHANGES = ["benchmark:control"]
 
 def empty_redis(url: str = URL) -> None:
     """Empty the database of the benchmark; the harness has seen that it was empty before."""
+    import redis
+
     with redis.Redis.from_url(url) as client:
         client.flushdb()
 
 
 def delete_queues(url: str = URL) -> None:
+    import pika
+
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         for name in QUEUES:
             connection.channel().queue_delete(name)
