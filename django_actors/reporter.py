@@ -61,6 +61,12 @@ class Reporter:
             self._attempt("heartbeat", self._report)
             self._attempt("counts", partial(self._tally.write, self._alias))
 
+    def introduce(self) -> None:
+        """Tell that this process lives, and ask which queues are paused; never raises."""
+        connection = connections[self._alias]
+        self._attempt("heartbeat", lambda: retry_when_locked(connection, self._report))
+        self.listen()
+
     def listen(self) -> None:
         """Ask which queues are paused, and have the worker obey; never raises."""
         self._attempt("pauses", self._listen)

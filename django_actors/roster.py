@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from django.db import connections, transaction
+from django.db.models import Min
 
 from .claims import now_ms_sql, quoted_table
 from .models import OWNER_LENGTH, WorkerRecord
@@ -69,6 +70,31 @@ def report(
             )
 
 
+def answer(owner: str, alias: str) -> None:
+    """Write that a worker process lives; it has no row before it has reported."""
+    connection = connections[alias]
+    table, now = quoted_table(connection, WorkerRecord), now_ms_sql(connection)
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {table} SET seen_ms = {now} WHERE owner = %s", [owner])
+
+
+def heard_of_all_since_ms(alias: str, *, besides: str) -> int:
+    """
+    Return since when nothing was heard of the process that has been silent for longest.
+
+    Args:
+        besides: The owner of a row that is left out.
+
+    Returns:
+        Milliseconds since 1970, by the clock of the database; now, if there is nobody. Who is
+        counted as gone is left out.
+    """
+    now = now_ms(alias)
+    rows = WorkerRecord.objects.using(alias).filter(seen_ms__gte=now - SILENCE_MS)
+    seen = rows.exclude(pk=besides).aggregate(earliest=Min("seen_ms"))["earliest"]
+    return now if seen is None else int(seen)
+
+
 def leave(owner: str, alias: str) -> None:
     """Delete the row of a worker process that has ended."""
     WorkerRecord.objects.using(alias).filter(pk=owner).delete()
@@ -76,18 +102,19 @@ def leave(owner: str, alias: str) -> None:
 
 def prune(alias: str) -> None:
     """Delete the rows of processes that have been silent for long."""
-    rows = WorkerRecord.objects.using(alias).filter(seen_ms__lt=_database_now_ms(alias) - KEEP_MS)
+    rows = WorkerRecord.objects.using(alias).filter(seen_ms__lt=now_ms(alias) - KEEP_MS)
     rows.delete()
 
 
 def living(alias: str) -> list[tuple[WorkerRecord, int]]:
     """Return the rows of living worker processes, and how many milliseconds old each is."""
-    now = _database_now_ms(alias)
+    now = now_ms(alias)
     rows = WorkerRecord.objects.using(alias).filter(seen_ms__gte=now - SILENCE_MS)
     return [(row, max(0, now - row.seen_ms)) for row in rows.order_by("host", "pid", "owner")]
 
 
-def _database_now_ms(alias: str) -> int:
+def now_ms(alias: str) -> int:
+    """Return the time of the database in milliseconds since 1970."""
     connection = connections[alias]
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {now_ms_sql(connection)}")

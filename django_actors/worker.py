@@ -108,17 +108,18 @@ class Worker:
         if self.board is not None:
             # Named before the first claim, so that no claim is ever nobody's.
             self.board.owner = self.owner
-        self._hear_of_pauses()
+        self._introduce()
         for thread in (*self.threads, self.intake, self.dispatcher, self.watchdog):
             thread.start()
         self.broker.emit_after("worker_boot", self)
 
-    def _hear_of_pauses(self) -> None:
-        # Before the first claim: what is paused stays so when workers are restarted.
+    def _introduce(self) -> None:
+        # Before the first claim: what is paused stays so when workers are restarted, and
+        # nobody waits until the death of an unknown is counted.
         if self.reporter is None:
             self.intake.set_paused(frozenset())
         else:
-            self.reporter.listen()
+            self.reporter.introduce()
 
     def stop(self, timeout: int = DEFAULT_STOP_MS) -> None:
         """

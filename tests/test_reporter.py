@@ -48,6 +48,20 @@ class HeartbeatTests(ReporterCase):
         self.assertLessEqual(abs(running["since_ms"] - time.time() * 1_000), 60_000)
         self.assertGreater(row.memory_bytes, 1_000_000)
 
+    def test_a_worker_is_known_before_it_may_claim_anything(self):
+        worker = Worker(self.broker)
+        assert worker.reporter is not None
+        known: list[bool] = []
+
+        with mock.patch.object(
+            worker.intake,
+            "set_paused",
+            side_effect=lambda names: known.append(WorkerRecord.objects.exists()),
+        ):
+            worker.reporter.introduce()
+
+        self.assertEqual(known, [True])
+
     def test_a_worker_that_stops_takes_its_row_away(self):
         worker = self.start()
         self.wait_for_row()

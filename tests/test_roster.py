@@ -61,6 +61,34 @@ class RosterTests(TestCase):
 
         self.assertEqual([row.owner for row, _ in roster.living(ALIAS)], ["other"])
 
+    def test_an_answer_says_that_a_worker_lives_and_makes_no_row(self):
+        report("me")
+        WorkerRecord.objects.update(seen_ms=7)
+
+        roster.answer("me", ALIAS)
+        roster.answer("somebody", ALIAS)
+
+        self.assertEqual([row.owner for row, _ in roster.living(ALIAS)], ["me"])
+        self.assertEqual(WorkerRecord.objects.count(), 1)
+
+    def test_all_were_heard_of_since_the_one_that_was_silent_for_longest(self):
+        for owner in ("me", "first", "second", "gone"):
+            report(owner)
+        now_ms = roster.now_ms(ALIAS)
+        ages = {"me": 9_000, "first": 5_000, "second": 7_000, "gone": 31_000}
+        for owner, age_ms in ages.items():
+            WorkerRecord.objects.filter(pk=owner).update(seen_ms=now_ms - age_ms)
+
+        heard_ms = roster.heard_of_all_since_ms(ALIAS, besides="me")
+
+        self.assertEqual(heard_ms, now_ms - 7_000)
+
+    def test_where_nobody_else_lives_all_were_heard_of_now(self):
+        report("me")
+        now_ms = roster.now_ms(ALIAS)
+
+        self.assertGreaterEqual(roster.heard_of_all_since_ms(ALIAS, besides="me"), now_ms)
+
     def test_who_was_silent_for_half_a_minute_does_not_live(self):
         report()
         seen = WorkerRecord.objects.get().seen_ms

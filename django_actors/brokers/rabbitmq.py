@@ -160,9 +160,10 @@ class RabbitmqBroker(Broker):
         return QueueSize(ready + here.ready + there.ready, here.claimed + there.claimed)
 
     def count_ready(self, queue_name: str) -> int:
-        # Asks no worker: one that asks cannot answer, so two of them would wait for each other.
+        # Asks no other worker: one that asks cannot answer, so two would wait for each other.
         with self.desk.visit() as visit:
-            return sum(self._count(visit, key) for key in self.lanes.find([queue_name]))
+            there = sum(self._count(visit, key) for key in self.lanes.find([queue_name]))
+        return there + self._sizes_here(queue_name).ready
 
     def _count(self, visit: Visit, key: LaneKey) -> int:
         answer = visit.call("queue_declare", queue=self.topology.lane_name(key), passive=True)

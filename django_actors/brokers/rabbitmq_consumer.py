@@ -11,12 +11,14 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pika.exceptions import AMQPError
 
+from django_actors import roster
 from django_actors.delivery import Delivery
 from django_actors.errors import BrokerUnavailable
 
@@ -28,6 +30,8 @@ from .rabbitmq_lanes import Lanes
 from .rabbitmq_link import Link, describe, is_stumble
 from .rabbitmq_parking import MARK, Parking
 from .rabbitmq_publisher import APP_ID
+from .rabbitmq_quarantine import LOOK_S as QUARANTINE_LOOK_S
+from .rabbitmq_quarantine import Quarantine
 from .rabbitmq_topology import LaneKey
 
 if TYPE_CHECKING:
@@ -56,14 +60,24 @@ class RabbitmqConsumer(Consumer):
 
     def __init__(self, broker: RabbitmqBroker, queue_names: Collection[str], owner: str) -> None:
         self._broker = broker
+        self._owner = owner
         self.place = broker.place
         self._parking = Parking(broker.waiting_room, owner)
         self._park_after_s = broker.target.consumer_timeout_s * PARK_PART
-        self._lanes = Lanes(broker, queue_names, receive=self._receive, leave=self._return)
+        self._lanes = Lanes(broker, queue_names, receive=self._receive, leave=self._leave)
         self._claims = Claims()
         self._control = Control(
-            broker.topology, {"lane": self._hear_of_lane, "census": self._answer_census}
+            broker.topology,
+            {
+                "lane": self._hear_of_lane,
+                "census": self._answer_census,
+                "roll": self._hear_roll_call,
+            },
         )
+        self._quarantine = Quarantine(
+            owner, broker.waiting_room.alias, call_roll=lambda: self._control.say("roll")
+        )
+        self._roll_is_called = False
         self._link: Link | None = None
         self._look_at = 0.0
         self._woken = False
@@ -80,7 +94,7 @@ class RabbitmqConsumer(Consumer):
         """Return for each queue how many messages came here and wait, and how many are claimed."""
         sizes: dict[str, QueueSize] = {}
         for lane in self._lanes.all():
-            waiting = len(lane.buffer)
+            waiting = len(lane.buffer) + self._quarantine.count(lane)
             ready, claimed = sizes.get(lane.key.queue_name, QueueSize(0, 0))
             claimed += max(0, len(lane.outstanding) - waiting)
             sizes[lane.key.queue_name] = QueueSize(ready + waiting, claimed)
@@ -127,7 +141,12 @@ class RabbitmqConsumer(Consumer):
                 self._let_go(eligible, limit - len(found), now)
                 return found
             surplus = self._let_go(eligible, limit, now)
-            link.step(min(deadline - now, HOLD_S if surplus else deadline - now))
+            link.step(min(deadline - now, self._longest_step_s(surplus)))
+
+    def _longest_step_s(self, surplus: bool) -> float:
+        if self._quarantine:
+            return QUARANTINE_LOOK_S
+        return HOLD_S if surplus else math.inf
 
     def _ask(self, lanes: Sequence[Lane], limit: int) -> bool:
         """
@@ -194,6 +213,11 @@ class RabbitmqConsumer(Consumer):
         else:
             lane.close_grant()
 
+    def _leave(self, lane: Lane) -> None:
+        """Give back all of a lane that is not read any more."""
+        lane.buffer.extend(self._quarantine.take_out(lane))
+        self._return(lane)
+
     # ---- what comes in ---------------------------------------------------------
 
     def _receive(self, claim: Claim, properties: Any, body: bytes) -> None:
@@ -201,20 +225,24 @@ class RabbitmqConsumer(Consumer):
             claim.number = properties.correlation_id or ""
         headers = properties.headers
         if headers:
-            claim.deliveries = headers.get("x-delivery-count") or 0
+            # From RabbitMQ 4.3 on the second one leaves out what was only put back.
+            counts = headers.get("x-acquired-count"), headers.get("x-delivery-count")
+            claim.deliveries = counts[0] or counts[1] or 0
         if self._claims.is_repeated(claim):
             return
         key = claim.lane.key
         claim.is_suspect = self._claims.is_suspect(claim) or MARK in body
-        claim.lane.buffer.append(
-            Delivery(
-                body,
-                queue_name=key.queue_name,
-                priority=key.priority,
-                receipt=claim,
-                redelivered=claim.is_suspect,
-            )
+        delivery = Delivery(
+            body,
+            queue_name=key.queue_name,
+            priority=key.priority,
+            receipt=claim,
+            redelivered=claim.is_suspect,
         )
+        if self._quarantine.concerns(claim):
+            self._quarantine.add(delivery)
+        else:
+            claim.lane.buffer.append(delivery)
 
     def _hear_of_lane(self, key: Sequence[Any], reply_to: str) -> None:
         self._lanes.note(LaneKey(*key))
@@ -223,6 +251,10 @@ class RabbitmqConsumer(Consumer):
         if asker != self._broker.process:
             sizes = {"process": self._broker.process, "sizes": self.sizes()}
             self._broker.publisher.reply(reply_to, json.dumps(sizes).encode())
+
+    def _hear_roll_call(self, said: object, reply_to: str) -> None:
+        # Answered between two steps: the database may not be asked in the middle of a frame.
+        self._roll_is_called = True
 
     # ---- settling --------------------------------------------------------------
 
@@ -296,6 +328,11 @@ class RabbitmqConsumer(Consumer):
     def _tend(self, link: Link, now: float) -> None:
         self._control.tend(link, now)
         self._lanes.tend(link, now)
+        if self._roll_is_called:
+            self._roll_is_called = False
+            roster.answer(self._owner, self._broker.waiting_room.alias)
+        for delivery in self._quarantine.release(now):
+            delivery.receipt.lane.buffer.append(delivery)
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             self._park(now)

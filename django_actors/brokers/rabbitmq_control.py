@@ -50,6 +50,12 @@ class Control:
             self._open_at = now + REOPEN_S
             self._channel = link.open_channel(self._on_close, self._on_open)
 
+    def say(self, word: str) -> None:
+        """Reach all consumers, this one too; nobody, if the channel is not open."""
+        if self._channel is not None and self._channel.is_open:
+            body = json.dumps({word: True}).encode()
+            self._channel.basic_publish(self._topology.control_name, "", body)
+
     def forget(self) -> None:
         """Forget the channel, because the connection is gone."""
         self._channel = None
