@@ -95,9 +95,10 @@ def heard_of_all_since_ms(alias: str, *, besides: str) -> int:
     return now if seen is None else int(seen)
 
 
-def leave(owner: str, alias: str) -> None:
-    """Delete the row of a worker process that has ended."""
-    WorkerRecord.objects.using(alias).filter(pk=owner).delete()
+def leave(owner: str, alias: str) -> bool:
+    """Delete the row of a worker process that has ended; return whether there was one."""
+    count, _ = WorkerRecord.objects.using(alias).filter(pk=owner).delete()
+    return count > 0
 
 
 def prune(alias: str) -> None:

@@ -16,7 +16,7 @@ from django.apps import apps
 from django.db import connection, connections
 from django.test import SimpleTestCase, TransactionTestCase
 
-from django_actors import actor, set_broker
+from django_actors import actor, roster, set_broker
 from django_actors.actor import Actor
 from django_actors.brokers.base import Broker
 from django_actors.brokers.stub import StubBroker
@@ -42,6 +42,20 @@ def wait_until(
             raise AssertionError(f"Waited in vain for {what}.")
         time.sleep(0.002)
     return found
+
+
+def report(owner: str = "me", **values: Any) -> None:
+    """Write that a worker process lives, as each does every few seconds."""
+    told: dict[str, Any] = {
+        "host": "mars",
+        "pid": 7,
+        "queues": {"mail", "default"},
+        "threads": 8,
+        "running": (),
+        "memory_bytes": 1_000,
+        "started_ms": 5,
+    }
+    roster.report(owner, alias="default", **{**told, **values})
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from django_actors.brokers.database import DatabaseBroker
 from django_actors.models import Attempt, CrashRecord, Lease, Outcome, QueuedMessage
 from django_actors.recovery import recover
 from tests.brokers.contract import row_for
-from tests.engine import EngineCase, envelop, make_message
+from tests.engine import EngineCase, envelop, make_message, report
 
 DETAIL = "was killed by signal 9 (SIGKILL)"
 LOGGER = "django_actors.recovery"
@@ -31,6 +31,7 @@ class RecoveryTests(EngineCase):
         self.board = Board.create(Path(directory.name, "board"), threads=4)
         self.addCleanup(self.board.close)
         self.board.owner = "dead"
+        report("dead")
 
     def claim(self, count: int) -> list[str]:
         """Have the dead worker claim new messages, and return their ids."""
@@ -141,4 +142,17 @@ class RecoveryTests(EngineCase):
         self.recover()
 
         self.assertEqual(self.queued(), [running])
+        self.assertEqual(self.crashed(), {running: 1})
+
+    def test_a_death_that_could_not_be_counted_is_counted_by_who_tries_again(self):
+        [running] = self.claim(1)
+        self.board.begin(0, running, None)
+        with (
+            mock.patch.object(crashes, "count", side_effect=OperationalError("Away.")),
+            self.assertRaises(OperationalError),
+        ):
+            recover(self.broker, self.board, DETAIL)
+
+        self.recover()
+
         self.assertEqual(self.crashed(), {running: 1})

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from django.test import TestCase
 
 from django_actors import roster
 from django_actors.models import WorkerRecord
+from tests.engine import report
 
 ALIAS = "default"
-
-
-def report(owner: str = "me", **values: Any) -> None:
-    told: dict[str, Any] = {
-        "host": "mars",
-        "pid": 7,
-        "queues": {"mail", "default"},
-        "threads": 8,
-        "running": (),
-        "memory_bytes": 1_000,
-        "started_ms": 5,
-    }
-    roster.report(owner, alias=ALIAS, **{**told, **values})
 
 
 class RosterTests(TestCase):
@@ -57,7 +44,8 @@ class RosterTests(TestCase):
         report("me")
         report("other")
 
-        roster.leave("me", ALIAS)
+        self.assertTrue(roster.leave("me", ALIAS))
+        self.assertFalse(roster.leave("me", ALIAS))
 
         self.assertEqual([row.owner for row, _ in roster.living(ALIAS)], ["other"])
 

@@ -46,7 +46,7 @@ HOLD_S = 0.25
 # How long a server may take to open all lanes.
 SETUP_S = 5.0
 
-# RabbitMQ ends a connection that reads a quorum queue somebody else is just declaring.
+# How often a connection that holds no claim may end for reading a queue that is just being made.
 MOST_STUMBLES = 5
 STUMBLE_PAUSE_S = 0.1
 
@@ -164,6 +164,9 @@ class RabbitmqConsumer(Consumer):
                 if not lane.is_empty:
                     return False
             elif lane.remaining <= 0:
+                if not lane.is_ripe and self._lanes.hold_claims:
+                    # To read it now may cost the connection: only where nothing hangs on it.
+                    continue
                 lane.open_grant(limit)
                 return True
             elif not lane.is_empty and lane is not lanes[-1]:

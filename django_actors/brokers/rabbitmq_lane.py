@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 PRECONDITION_FAILED = 406
 DECLARE_PAUSE_S = 0.3
 
+# RabbitMQ says that a quorum queue is there while another connection is still making it, and
+# ends the connection (541) of who reads it then.
+RIPEN_S = 1.0
+
 
 class Grant:
     """
@@ -141,7 +145,7 @@ class Lane:
         self._returning: list[int] = []
         self.trouble: BrokerUnavailable | None = None
         self.lost: Exception | None = None
-        self.open_at = 0.0
+        self.open_at = self.ripe_at = 0.0
         self.idle_since: float | None = None
 
     # ---- the channel -----------------------------------------------------------
@@ -160,6 +164,7 @@ class Lane:
 
     def _on_declared(self, frame: Any) -> None:
         self.is_ready = True
+        self.ripe_at = time.monotonic() + RIPEN_S
         self.trouble = None
 
     def _on_cancel(self, frame: Any) -> None:
@@ -192,6 +197,11 @@ class Lane:
         self.idle_since = None
 
     # ---- grants ----------------------------------------------------------------
+
+    @property
+    def is_ripe(self) -> bool:
+        """Whether the queue is surely there, and not just being made."""
+        return time.monotonic() >= self.ripe_at
 
     @property
     def remaining(self) -> int:

@@ -79,6 +79,11 @@ class Lanes:
         """Whether nothing more is known that is being opened."""
         return all(lane.is_ready or lane.channel is None for lane in self._order)
 
+    @property
+    def hold_claims(self) -> bool:
+        """Whether anything would be delivered again if the connection ended."""
+        return any(lane.outstanding for lane in self._all.values())
+
     # ---- which there are -------------------------------------------------------
 
     def set_queues(self, queue_names: Collection[str]) -> None:

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 
-from django_actors.brokers import build_broker, rabbitmq_link
+from django_actors.brokers import build_broker, rabbitmq_lane, rabbitmq_link
 from django_actors.brokers.base import Broker, Consumer
 from django_actors.brokers.rabbitmq import RabbitmqBroker
 from django_actors.brokers.rabbitmq_concerns import concerns_of_place
@@ -90,17 +90,6 @@ class RabbitmqBrokerTests(ServerContract, RabbitmqCase):
         self.assertEqual(bodies_of(deliveries), [b"x"])
         self.assertLess(elapsed, PROMPT_S)
 
-    def test_many_consumers_get_every_message_exactly_once(self):
-        # RabbitMQ 3.10 may end the connection of whoever reads a quorum queue in the moment it
-        # is made, and delivers again what was claimed there: this is about queues that stand.
-        for priority in range(3):
-            self.publish(b"first", priority=priority)
-        consumer = self.consume()
-        consumer.ack(self.take(consumer, 3))
-        consumer.close()
-
-        super().test_many_consumers_get_every_message_exactly_once()
-
     def call_unreachable(self, function: Callable[[Broker], Any]) -> Any:
         broker = RabbitmqBroker(f"amqp://user:{PASSWORD}@127.0.0.1:1/%2F", send_timeout=300)
         try:
@@ -117,6 +106,15 @@ class ClassicQueueTests(RabbitmqBrokerTests):
 
     def test_what_was_put_back_does_not_count_as_delivered(self):
         """Skip a claim: a classic queue does not count, so any return looks like a redelivery."""
+
+    def test_what_is_put_back_is_there_at_once_and_in_its_old_place(self):
+        # So it waits for a roll call, and others of its priority overtake it meanwhile.
+        self.publish(b"1", b"2", b"3")
+        first, second = self.consume(), self.consume()
+
+        first.put_back(self.take(first, 2))
+
+        self.assertEqual(set(bodies_of(self.take(second, 3))), {b"1", b"2", b"3"})
 
 
 @needs_rabbitmq
@@ -277,6 +275,86 @@ def fetch_one(consumer: Consumer) -> bool:
         return False
     consumer.ack(found)
     return bool(found)
+
+
+@needs_rabbitmq
+class NewQueueTests(RabbitmqCase):
+    """RabbitMQ may end the connection of whoever reads a quorum queue that is just being made."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.broker = RabbitmqBroker(URL)
+        self.addCleanup(self.broker.close)
+        self.publish(self.broker, priority=100, count=3)
+
+    def publish(self, broker: RabbitmqBroker, *, priority: int, count: int = 1) -> None:
+        broker.publish([Envelope(generate_message_id(), "q", priority, b"x") for _ in range(count)])
+
+    def consume(self) -> Any:
+        consumer = self.broker.consume(["q"], owner=uuid.uuid4().hex)
+        self.addCleanup(consumer.close)
+        return consumer
+
+    def take(self, consumer: Any) -> Any:
+        [delivery] = wait_until(lambda: consumer.fetch(1, timeout=0.1), "a message")
+        return delivery
+
+    def test_nobody_reads_it_who_holds_a_claim(self):
+        consumer = self.consume()
+        claimed = [self.take(consumer) for _ in range(3)]
+        with mock.patch.object(rabbitmq_lane, "RIPEN_S", 600.0):
+            self.publish(self.broker, priority=1)
+            wait_until(lambda: self.has_opened(consumer, 1), "the new lane")
+
+            self.assertEqual(consumer.fetch(1, timeout=0.3, below_priority=100), [])
+            consumer.ack(claimed)
+
+            self.assertEqual(self.take(consumer).priority, 1)
+
+    def has_opened(self, consumer: Any, priority: int) -> bool:
+        consumer.fetch(0, timeout=0.05)
+        return any(lane.key.priority == priority and lane.is_ready for lane in consumer._lanes)
+
+    def test_after_a_second_it_is_read_as_well(self):
+        consumer = self.consume()
+        self.take(consumer)
+
+        self.publish(self.broker, priority=1)
+
+        wait_until(lambda: consumer.fetch(1, timeout=0.1, below_priority=100), "the new message")
+
+    def test_queues_that_are_made_under_busy_readers_cost_no_connection(self):
+        readers = [self.consume() for _ in range(3)]
+        for reader in readers:
+            self.take(reader)
+        links = [reader._link for reader in readers]
+        publishers = [RabbitmqBroker(URL) for _ in range(3)]
+        made = threading.Event()
+
+        reading = [begin(self.read, reader, made) for reader in readers]
+        making = [begin(self.make_queues, publisher) for publisher in publishers]
+        for task in making:
+            task.result()
+        made.set()
+
+        # One of each publisher and priority, and none a second time.
+        self.assertEqual(sum(task.result() for task in reading), 3 * 8)
+        self.assertEqual([reader._link for reader in readers], links)
+
+    def read(self, reader: Any, made: threading.Event) -> int:
+        """Take what is urgent until all is made and nothing is left; return how much that was."""
+        count = 0
+        is_over = False
+        while not is_over:
+            is_over = made.is_set()
+            while found := reader.fetch(4, timeout=2, below_priority=100):
+                count += len(found)
+        return count
+
+    def make_queues(self, broker: RabbitmqBroker) -> None:
+        for priority in range(8):
+            self.publish(broker, priority=priority)
+        broker.close()
 
 
 @needs_rabbitmq

@@ -12,26 +12,11 @@ from django_actors import roster
 from django_actors.brokers.rabbitmq import RabbitmqBroker
 from django_actors.delivery import Delivery
 from django_actors.models import WorkerRecord
-from tests.engine import begin, envelop, make_message, wait_until
+from tests.engine import begin, envelop, make_message, report, wait_until
 
 from .test_rabbitmq import URL, RabbitmqCase, needs_rabbitmq
 
 ALIAS = "default"
-
-
-def report(owner: str) -> None:
-    """Write that a process lives, as each does every few seconds."""
-    roster.report(
-        owner,
-        host="h",
-        pid=1,
-        queues=["q"],
-        threads=1,
-        running=(),
-        memory_bytes=1,
-        started_ms=1,
-        alias=ALIAS,
-    )
 
 
 @needs_rabbitmq

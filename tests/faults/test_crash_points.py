@@ -36,7 +36,7 @@ from django_actors.recovery import recover
 from tests.brokers.test_rabbitmq import URL as RABBITMQ_URL
 from tests.brokers.test_rabbitmq import RabbitmqCase, needs_rabbitmq
 from tests.brokers.test_redis import RedisMixin, needs_redis
-from tests.engine import EngineCase, silence, wait_until
+from tests.engine import EngineCase, report, silence, wait_until
 
 from .machine import LATER_MS, SOON_MS, Expected, World
 
@@ -312,6 +312,7 @@ class CrashPoints(World):
         with TemporaryDirectory() as directory:
             board = Board.create(str(Path(directory, "board")), threads=1)
             board.owner = self.owner
+            report(self.owner)
             board.begin(0, Message.decode(running.body).message_id, None)
             yield board
             board.close()

@@ -104,7 +104,7 @@ class PoisonTests(ProcessCase):
     def test_of_many_processes_it_ends_exactly_three(self):
         # More than it may end at once: the next one is there before any death was counted.
         for _ in range(2):
-            self.start(processes=3, threads=2)
+            self.start(processes=3, threads=1)
         poisons = [tasks.exit_process.message(key, 7) for key in ("first", "second")]
 
         self.broker.enqueue_many(poisons)
