@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
 from typing import Any
 
 from django.db import transaction
@@ -35,35 +34,38 @@ def insert(connection: BaseDatabaseWrapper, envelopes: Sequence[Envelope]) -> No
             cursor.execute(_statement(connection, len(chunk)), _parameters(connection, chunk))
 
 
-def _takes_arrays(connection: BaseDatabaseWrapper, count: int) -> bool:
+def _takes_arrays(vendor: str, count: int) -> bool:
     # A statement of many rows is read for longer than they are written. One of one row is not.
-    return connection.vendor == "postgresql" and count > 1
+    return vendor == "postgresql" and count > 1
+
+
+# By kind of database and number of rows; to build one takes as long as to read a message.
+_statements: dict[tuple[str, int], str] = {}
 
 
 def _statement(connection: BaseDatabaseWrapper, count: int) -> str:
-    table, now = quoted_table(connection, QueuedMessage), now_ms_sql(connection)
-    if _takes_arrays(connection, count):
-        return _insert_of_arrays(table, now)
-    return _insert_of_rows(table, now, count, notifies=connection.vendor == "postgresql")
+    kind = (connection.vendor, count)
+    statement = _statements.get(kind)
+    if statement is None:
+        statement = _statements[kind] = _build_statement(connection, count)
+    return statement
 
 
-@cache
-def _insert_of_rows(table: str, now: str, count: int, *, notifies: bool) -> str:
+def _build_statement(connection: BaseDatabaseWrapper, count: int) -> str:
+    now = now_ms_sql(connection)
+    insert = f"INSERT INTO {quoted_table(connection, QueuedMessage)} ({_COLUMNS})"
+    if _takes_arrays(connection.vendor, count):
+        arrays = "unnest(%s::text[], %s::integer[], %s::text[], %s::bytea[])"
+        rows = f"SELECT *, '', 0, {now} FROM {arrays}"
+        return f"WITH rows AS ({insert} {rows}) SELECT {_NOTIFY}"
     row = f"(%s, %s, %s, %s, '', 0, {now})"
-    statement = f"INSERT INTO {table} ({_COLUMNS}) VALUES {', '.join([row] * count)}"
     # In the same statement, so that one commit does both.
-    return f"{statement} RETURNING {_NOTIFY}" if notifies else statement
-
-
-@cache
-def _insert_of_arrays(table: str, now: str) -> str:
-    arrays = "unnest(%s::text[], %s::integer[], %s::text[], %s::bytea[])"
-    rows = f"SELECT *, '', 0, {now} FROM {arrays}"
-    return f"WITH rows AS (INSERT INTO {table} ({_COLUMNS}) {rows}) SELECT {_NOTIFY}"
+    tell = f" RETURNING {_NOTIFY}" if connection.vendor == "postgresql" else ""
+    return f"{insert} VALUES {', '.join([row] * count)}{tell}"
 
 
 def _parameters(connection: BaseDatabaseWrapper, envelopes: Sequence[Envelope]) -> list[Any]:
     rows = [(each.queue_name, each.priority, each.message_id, each.body) for each in envelopes]
-    if _takes_arrays(connection, len(rows)):
+    if _takes_arrays(connection.vendor, len(rows)):
         return [list(column) for column in zip(*rows, strict=True)]
     return [value for row in rows for value in row]
