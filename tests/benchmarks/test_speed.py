@@ -230,16 +230,25 @@ class PageTests(SimpleTestCase):
         self.assertIn("messages a second | 300 (3.00 × dramatiq) |", digest)
         self.assertIn("| **50 (0.50 × dramatiq)** |", digest)
         lost = [line for line in digest.splitlines() if line.startswith("- ")]
-        self.assertEqual(
-            lost, ["- Redis, `send()`, a second: dramatiq has 100, ours is 50 (0.50 ×)."]
-        )
+        self.assertEqual(lost, ["- `send()`, a second: Redis to dramatiq (0.50 ×)"])
 
     def test_a_loss_within_the_noise_is_told_as_one(self) -> None:
         results: Results = {
             "drain": {self.ours: runs("rate", 90, 95, 99), self.peer: runs("rate", 94, 96, 120)}
         }
 
-        self.assertIn("(0.99 ×; the rounds of both overlap)", make_digest(report(results)))
+        self.assertIn("dramatiq (0.99 ×*)", make_digest(report(results)))
+
+    def test_the_memory_of_workers_without_django_is_not_compared(self) -> None:
+        results: Results = {
+            "idle": {
+                self.ours: runs("memory_mb", 90),
+                self.peer: runs("memory_mb", 99),
+                find("rq", "redis"): runs("memory_mb", 20),
+            }
+        }
+
+        self.assertIn("| 90 (1.10 × dramatiq) |", make_digest(report(results)))
 
     def test_a_goal_is_judged_by_its_figures_and_not_told_without(self) -> None:
         results: Results = {

@@ -72,6 +72,11 @@ class Contender:
     def is_peer(self) -> bool:
         return self.name not in (OURS, OURS_CLASSIC, FLOOR)
 
+    @property
+    def in_django(self) -> bool:
+        """Whether its workers have loaded a Django project."""
+        return self.name not in ("rq", FLOOR)
+
     def crew(self, processes: int, *, lean: bool = False) -> Crew:
         """
         Return workers of so many processes with eight threads each.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .contenders import BROKERS, FLOOR, OURS
 from .results import Report
 from .tables import TITLES, compare, format_ratio, kept
 from .workloads import WORKLOADS
-
-# Its workers are not in a Django project.
-WITHOUT_DJANGO = ("rq",)
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,6 @@ class Goal:
     beside: str = ""
     figure_beside: str = ""
     variant: str = ""
-    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def _judge_figure(report: Report, goal: Goal) -> Verdict | None:
 
 def _judge_ratio(report: Report, goal: Goal) -> Verdict | None:
     if goal.beside == "peers":
-        best = best_peer(report, goal.broker, goal.workload, goal.figure, goal.without)
+        best = best_peer(report, goal.broker, goal.workload, goal.figure)
         if best is None:
             return None
         name, ratio = best
@@ -113,20 +109,25 @@ def _judge_variant(report: Report, goal: Goal) -> Verdict | None:
     return Verdict(goal, _what(goal), asked, format_ratio(ratio), ratio >= goal.bound)
 
 
-def best_peer(
-    report: Report, broker: str, workload: str, figure: str, without: Iterable[str] = ()
-) -> tuple[str, float] | None:
+def best_peer(report: Report, broker: str, workload: str, figure: str) -> tuple[str, float] | None:
     """Return the peer that ours is least ahead of, and by how much ours is better."""
-    ours = report.median(workload, broker, OURS, figure)
+    found = compare_peers(report, broker, workload, figure)
+    return min(found, key=lambda each: each[1]) if found else None
+
+
+def compare_peers(
+    report: Report, broker: str, workload: str, figure: str
+) -> list[tuple[str, float]]:
+    """Return each peer with such a figure, and by how much ours is better."""
     kind = WORKLOADS[workload].figures[figure]
-    found = [
+    ours = report.median(workload, broker, OURS, figure)
+    return [
         (each.name, ratio)
         for each, runs in report.of(workload, broker).items()
         if each.is_peer
-        and each.name not in without
+        and (each.in_django or not kind.in_django)
         and (ratio := compare(kind, ours, runs.median(figure))) is not None
     ]
-    return min(found, key=lambda each: each[1]) if found else None
 
 
 GOALS = [
@@ -164,7 +165,7 @@ GOALS = [
         for name in ("one_by_one", "batches", "rate")
     ),
     *(
-        Goal(broker, "idle", name, 1, "peers", without=WITHOUT_DJANGO)
+        Goal(broker, "idle", name, 1, "peers")
         for broker in BROKERS
         for name in ("boot_s", "memory_mb")
     ),

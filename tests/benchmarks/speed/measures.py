@@ -47,9 +47,9 @@ def idle(contest: Contest, size: int) -> Figures:
     contest.start()
     boot_s = contest.marks(1)[0] - began
     contest.calm()
-    before = trees.cpu_s(contest.pids)
+    before = trees.exact_cpu_s(contest.pids)
     time.sleep(IDLE_S)  # the measurement: what do they use in this time
-    cpu = trees.cpu_s(contest.pids) - before
+    cpu = trees.exact_cpu_s(contest.pids) - before
     return {
         "boot_s": boot_s,
         "memory_mb": trees.memory_mb(contest.pids),

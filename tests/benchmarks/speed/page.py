@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .contenders import BROKERS, FLOOR, OURS
 from .environment import ROOT
-from .goals import Verdict, best_peer, judge
+from .goals import Verdict, best_peer, compare_peers, judge
 from .results import Report
 from .tables import TITLES, compare, format_ratio, kept, make_details, make_rows
 from .workloads import WORKLOADS
@@ -22,8 +22,8 @@ SUMMARY = [
     ("enqueue", "one_by_one", "`send()`, a second"),
     ("enqueue", "threads", "`send()` from 8 threads, a second"),
     ("enqueue", "batches", "`send_many()` by 100, messages a second"),
-    ("latency", "p50", "`send()` to start, idle worker, p50, ms"),
-    ("latency", "p99", "— p99, ms"),
+    ("latency", "p50", "latency of an idle worker, p50, ms"),
+    ("latency", "p99", "latency of an idle worker, p99, ms"),
     ("waiting", "share", "messages that wait 10 ms, % of the ideal"),
     ("computing", "share", "messages that compute, % of the cores"),
     ("delayed", "p99", "delayed messages, lateness p99, ms"),
@@ -114,36 +114,29 @@ def _left(report: Report, broker: str, workload: str, figure: str, variant: str)
 
 
 def _losses(report: Report) -> Iterator[str]:
-    lines = [
-        f"- {TITLES[broker]}, {title.removeprefix('— ')}: {line}"
-        for workload, figure, title in SUMMARY
-        for broker in BROKERS
-        for line in _lost_to(report, broker, workload, figure)
-    ]
+    lines = []
+    for workload, figure, title in SUMMARY:
+        lost = [
+            f"{TITLES[broker]} to {', '.join(names)}"
+            for broker in BROKERS
+            if (names := list(_lost_to(report, broker, workload, figure)))
+        ]
+        if lost:
+            lines.append(f"- {title}: {'; '.join(lost)}")
     if lines:
-        yield "**Lost**, to every peer that was ahead:"
+        yield "**Lost** to (a star: the rounds of both overlap):"
         yield "\n".join(lines)
     else:
         yield "No peer was ahead in any of these."
 
 
 def _lost_to(report: Report, broker: str, workload: str, figure: str) -> Iterator[str]:
-    own = report.of(workload, broker)
-    ours = next((runs for each, runs in own.items() if each.name == OURS), None)
-    if ours is None:
-        return
-    kind = WORKLOADS[workload].figures[figure]
-    for each, runs in own.items():
-        ratio = compare(kind, ours.median(figure), runs.median(figure))
-        if each.is_peer and ratio is not None and ratio < 1:
-            mine, others = ours.values(figure), runs.values(figure)
+    runs_of = {each.name: runs for each, runs in report.of(workload, broker).items()}
+    for name, ratio in compare_peers(report, broker, workload, figure):
+        if ratio < 1:
+            mine, others = runs_of[OURS].values(figure), runs_of[name].values(figure)
             close = min(mine) <= max(others) and min(others) <= max(mine)
-            note = "; the rounds of both overlap" if close else ""
-            digits = kind.digits
-            yield (
-                f"{each.name} has {runs.median(figure):,.{digits}f}, ours is "
-                f"{ours.median(figure):,.{digits}f} ({format_ratio(ratio)}{note})."
-            )
+            yield f"{name} ({format_ratio(ratio)}{'*' if close else ''})"
 
 
 def _missed(report: Report) -> Iterator[str]:

@@ -16,11 +16,17 @@ SLOW_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Figure:
-    """A column of a table: what it is called there, its unit, and how it is printed."""
+    """
+    A column of a table: what it is called there, its unit, and how it is printed.
+
+    Args:
+        in_django: Whether it compares only those whose workers are in a Django project.
+    """
 
     title: str
     digits: int = 0
     more_is_better: bool = True
+    in_django: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,9 @@ WORKLOADS = {
         "Boot, and workers that are idle",
         measures.idle,
         {
-            "boot_s": Figure("boot to first message, s", digits=2, more_is_better=False),
-            "memory_mb": Figure("memory of the tree, MB", more_is_better=False),
-            "idle_percent": Figure("idle, % of a core", digits=1, more_is_better=False),
+            "boot_s": Figure("boot to first message, s", 2, False, in_django=True),
+            "memory_mb": Figure("memory of the tree, MB", 0, False, in_django=True),
+            "idle_percent": Figure("idle, % of a core", 2, False),
         },
         lean=True,
         has_floor=False,
