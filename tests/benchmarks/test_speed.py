@@ -46,7 +46,7 @@ class WorkloadTests(SimpleTestCase):
         engine = find(OURS, "sqlite")
 
         with (
-            mock.patch.multiple(measures, IDLE_S=0.2, DUE_OVER_S=0.2),
+            mock.patch.multiple(measures, IDLE_S=0.2, DUE_OVER_S=0.2, PART=0.001),
             Servers(["sqlite"]) as servers,
         ):
             results = run_rounds(

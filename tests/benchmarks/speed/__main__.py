@@ -85,7 +85,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--messages",
         type=_at_least(FEWEST),
         default=20_000,
-        help="of a full drain (default: 20000); the other numbers grow and shrink with it",
+        help="of a full drain (default: 20000); the other numbers grow and shrink "
+        "with it, but for those of messages that are far away or behind",
     )
     add(
         "--environment",
