@@ -78,6 +78,10 @@ class BrokerUnavailable(BrokerError, ConnectionError):
     """
 
 
+class ServerTooOld(BrokerUnavailable):
+    """Say that the broker's server has a version the engine cannot use."""
+
+
 class MiddlewareError(ActorsError):
     """Let a hook stop what the engine is doing; other errors of hooks are logged."""
 

@@ -8,8 +8,10 @@ import contextlib
 import os
 import shutil
 import socket
+import socketserver
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,3 +170,41 @@ class WatchedRedis:
     def close(self) -> None:
         for server in (*self.sentinels, self.replica, self.master):
             server.close()
+
+
+class OldServer:
+    """
+    Answers as Redis 5.0.6 does, as far as it is asked before its version is known.
+
+    Entered, it is the URL where it listens.
+    """
+
+    def __enter__(self) -> str:
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _OldConnection)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return f"redis://127.0.0.1:{self._server.server_address[1]}/0"
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _OldConnection(socketserver.StreamRequestHandler):
+    info = b"# Server\r\nredis_version:5.0.6\r\nredis_mode:standalone\r\n"
+    answers = {b"PING": b"+PONG\r\n", b"INFO": b"$%d\r\n%s\r\n" % (len(info), info)}
+
+    def handle(self) -> None:
+        while words := self._read():
+            name = words[0].upper()
+            # HELLO and CLIENT SETINFO, above all.
+            unknown = b"-ERR unknown command `%s`, with args beginning with: \r\n" % words[0]
+            self.wfile.write(self.answers.get(name, unknown))
+
+    def _read(self) -> list[bytes]:
+        line = self.rfile.readline()
+        return [self._read_text() for _ in range(int(line[1:] or 0))]
+
+    def _read_text(self) -> bytes:
+        size = int(self.rfile.readline()[1:])
+        return self.rfile.read(size + 2)[:-2]

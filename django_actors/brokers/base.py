@@ -21,7 +21,13 @@ from django_actors import clock, crashes, outbox
 from django_actors.conf import settings
 from django_actors.delivery import Delivery, Fate, Reason
 from django_actors.encoding import encode_checked
-from django_actors.errors import MiddlewareError, QueueJoinTimeout, QueueNotFound
+from django_actors.errors import (
+    BrokerUnavailable,
+    MiddlewareError,
+    QueueJoinTimeout,
+    QueueNotFound,
+    ServerTooOld,
+)
 from django_actors.failures import build_attempts
 from django_actors.message import Envelope, Message
 from django_actors.middleware.base import Hooks, Middleware, build_middleware, call_hooks
@@ -81,6 +87,17 @@ class Concern(NamedTuple):
     id: str
     text: str
     hint: str
+
+
+def unchecked(error: BrokerUnavailable, *, id_too_old: str) -> Concern:
+    """Return the concern of a server that could not be asked for its settings."""
+    if isinstance(error, ServerTooOld):
+        return Concern(id_too_old, str(error), "Until then nothing is sent, and nothing runs.")
+    return Concern(
+        "I101",
+        f"The settings of the broker's server were not checked. {error}",
+        "Run this where the server can be reached.",
+    )
 
 
 class Consumer(abc.ABC):

@@ -10,7 +10,7 @@ from typing import Any
 
 from django_actors.errors import BrokerUnavailable
 
-from .base import Concern
+from .base import Concern, unchecked
 from .rabbitmq_desk import Desk
 from .rabbitmq_options import Target
 from .rabbitmq_topology import LaneKey, Topology
@@ -49,11 +49,7 @@ def concerns_of_server(
             if "exists on RabbitMQ" in str(error):
                 yield Concern("W203", str(error).partition(". Let the")[0] + ".", way_out(error))
             else:
-                yield Concern(
-                    "I101",
-                    f"The settings of the broker's server were not checked. {error}",
-                    "Run this where the server can be reached.",
-                )
+                yield unchecked(error, id_too_old="W204")
                 return
 
 

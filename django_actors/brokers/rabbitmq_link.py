@@ -26,7 +26,7 @@ from pika.exceptions import (
 )
 
 from django_actors.cures import cure_of
-from django_actors.errors import BrokerUnavailable
+from django_actors.errors import BrokerUnavailable, ServerTooOld
 
 from .rabbitmq_frames import read_message
 from .rabbitmq_options import Target
@@ -342,9 +342,10 @@ class Link:
         loop.close()
 
     def _unavailable(self, reason: Exception | None) -> BrokerUnavailable:
-        error = BrokerUnavailable(
-            f"RabbitMQ at {self._target.place} does not answer: {describe(reason)}"
-        )
+        place = self._target.place
+        if isinstance(reason, ServerTooOld):
+            return ServerTooOld(f"RabbitMQ at {place} {reason}")
+        error = BrokerUnavailable(f"RabbitMQ at {place} does not answer: {describe(reason)}")
         error.__cause__ = reason
         return error
 
@@ -389,16 +390,16 @@ def describe(error: BaseException | None) -> str:
     return f"{str(error) or type(error).__name__}.{cure_of(error)}"
 
 
-def too_old(properties: Mapping[str, Any] | None) -> Exception | None:
+def too_old(properties: Mapping[str, Any] | None) -> ServerTooOld | None:
     """Return what is wrong with a server that says it has a version we cannot use."""
     facts = properties or {}
     version = _as_text(facts.get("version", ""))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if _as_text(facts.get("product", "")) != "RabbitMQ" or len(numbers) < 2 or numbers >= OLDEST:
         return None
-    return ConnectionError(
-        f"it has version {version}, and the broker needs 3.10 or newer. "
-        "Upgrade it, or use another broker"
+    return ServerTooOld(
+        f"has version {version}, and the broker needs 3.10 or newer. "
+        "Upgrade it, or use another broker."
     )
 
 

@@ -21,7 +21,7 @@ from django_actors.delivery import Delivery
 from django_actors.errors import BrokerUnavailable
 from django_actors.message import Envelope
 
-from .base import Broker, Concern, QueueSize
+from .base import Broker, Concern, QueueSize, unchecked
 from .redis_connection import Link, Server, as_broker_errors, check_version
 from .redis_consumer import RedisConsumer
 from .redis_place import (
@@ -225,11 +225,7 @@ class RedisBroker(Broker):
             with as_broker_errors(self._server):
                 yield from self._concerns_of_server()
         except BrokerUnavailable as error:
-            yield Concern(
-                "I101",
-                f"The settings of the broker's server were not checked. {error}",
-                "Run this where the server can be reached.",
-            )
+            yield unchecked(error, id_too_old="W104")
 
     def _concerns_of_server(self) -> Iterator[Concern]:
         with self._server.borrowed(b"") as link:

@@ -32,7 +32,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from django_actors.cures import cure_of
-from django_actors.errors import BrokerUnavailable
+from django_actors.errors import BrokerUnavailable, ServerTooOld
 from django_actors.registry import nearest
 
 from .redis_place import Node, Place
@@ -375,7 +375,7 @@ def check_version(facts: Mapping[str, str], place: Place) -> None:
     Refuse a server that lacks commands we need.
 
     Raises:
-        BrokerUnavailable: it does, and is said to be too old.
+        ServerTooOld: it does.
     """
     version = facts.get("redis_version", "")
     try:
@@ -383,7 +383,7 @@ def check_version(facts: Mapping[str, str], place: Place) -> None:
     except ValueError:
         return
     if numbers and numbers < OLDEST:
-        raise BrokerUnavailable(
+        raise ServerTooOld(
             f"Redis at {place} has version {version}, and the broker needs 6.2 or newer. "
             "Upgrade it to that or to Valkey, or use another broker."
         )

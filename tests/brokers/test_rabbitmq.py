@@ -25,7 +25,7 @@ from django_actors.brokers.rabbitmq_concerns import concerns_of_place
 from django_actors.brokers.rabbitmq_topology import LaneKey
 from django_actors.delivery import Fate, Reason
 from django_actors.dispatcher import Dispatcher
-from django_actors.errors import BrokerUnavailable
+from django_actors.errors import BrokerUnavailable, ServerTooOld
 from django_actors.message import Envelope, Message, generate_message_id
 from django_actors.models import Kind, WaitingMessage
 from tests.engine import EngineCase, begin, envelop, make_message, silence, wait_until
@@ -202,9 +202,19 @@ class SendingTests(RabbitmqCase):
 
         with (
             mock.patch.object(rabbitmq_link, "OLDEST", (99, 0)),
-            self.assertRaisesMessage(BrokerUnavailable, "it has version "),
+            self.assertRaisesMessage(ServerTooOld, " has version "),
         ):
             broker.ping()
+
+    def test_a_server_that_is_too_old_is_a_concern_of_a_deploy(self):
+        broker = self.make_broker()
+        self.publish(broker, b"x")
+
+        with mock.patch.object(rabbitmq_link, "OLDEST", (99, 0)):
+            found = {each.id: each.text for each in self.make_broker().concerns()}
+
+        self.assertEqual(list(found), ["W204"])
+        self.assertIn("needs 3.10 or newer", found["W204"])
 
     def test_a_queue_with_other_arguments_is_explained(self):
         self.publish(self.make_broker(), b"x")

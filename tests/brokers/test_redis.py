@@ -33,10 +33,11 @@ from django_actors.brokers.redis_connection import check_version, is_passing
 from django_actors.brokers.redis_consumer import RedisConsumer
 from django_actors.brokers.redis_place import Place, place_from_url
 from django_actors.checks import check_deploy, check_settings
-from django_actors.errors import BrokerUnavailable, TimeLimitExceeded
+from django_actors.errors import BrokerUnavailable, ServerTooOld, TimeLimitExceeded
 from django_actors.message import Envelope, generate_message_id
 from tests.engine import EngineCase, begin, silence, wait_until
 from tests.proxy import Proxy
+from tests.redis_server import OldServer
 
 from .contract import PASSWORD, BrokerContract, ServerContract, bodies_of
 
@@ -243,7 +244,7 @@ class ArgumentTests(SimpleTestCase):
         check_version({"redis_version": "10.0.0"}, place)
         check_version({}, place)
 
-        with self.assertRaisesRegex(BrokerUnavailable, "6.0.16.*6.2"):
+        with self.assertRaisesRegex(ServerTooOld, "6.0.16.*6.2"):
             check_version({"redis_version": "6.0.16"}, place)
 
 
@@ -279,6 +280,20 @@ class ConcernTests(SimpleTestCase):
         concerns = self.concerns("redis://localhost", time=b"%d" % (time.time() - 60))
 
         self.assertEqual(list(concerns), ["W103"])
+
+    def test_a_server_that_is_too_old_says_so_and_not_that_it_is_away(self):
+        with OldServer() as url:
+            broker = RedisBroker(url)
+            self.addCleanup(broker.close)
+            concerns = {each.id: each.text for each in broker.concerns()}
+
+            with self.assertRaisesRegex(ServerTooOld, "5.0.6.*6.2"):
+                broker.publish([Envelope(generate_message_id(), "q", 0, b"x")])
+            with self.assertRaisesRegex(ServerTooOld, "5.0.6.*6.2"):
+                broker.ping()
+
+        self.assertEqual(list(concerns), ["W104"])
+        self.assertIn("has version 5.0.6", concerns["W104"])
 
     def test_a_server_that_is_away_is_mentioned(self):
         concerns = {each.id: each.text for each in RedisBroker("redis://127.0.0.1:1").concerns()}
