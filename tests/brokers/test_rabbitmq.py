@@ -18,11 +18,11 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 
-from django_actors.brokers import build_broker, rabbitmq_lane, rabbitmq_link
+from django_actors.brokers import build_broker, rabbitmq_lane, rabbitmq_link, rabbitmq_topology
 from django_actors.brokers.base import Broker, Consumer
 from django_actors.brokers.rabbitmq import RabbitmqBroker
 from django_actors.brokers.rabbitmq_concerns import concerns_of_place
-from django_actors.brokers.rabbitmq_topology import LaneKey
+from django_actors.brokers.rabbitmq_topology import LaneKey, Topology
 from django_actors.delivery import Fate, Reason
 from django_actors.dispatcher import Dispatcher
 from django_actors.errors import BrokerUnavailable, ServerTooOld
@@ -416,6 +416,24 @@ class ForeignBodyTests(RabbitmqCase):
         self.assertIn("rejected", row.error)
         self.assertEqual(row.queue_name, "default")
 
+    def test_what_was_delivered_too_often_is_swept_into_the_waiting_room(self):
+        # From RabbitMQ 4.0 on a queue has a limit of 20 where none is given.
+        message = make_message("nothing", queue="limited")
+        with mock.patch.object(rabbitmq_topology, "DELIVERY_LIMIT", 2):
+            self.broker.publish([envelop(message)])
+            for _ in range(3):
+                consumer = self.broker.consume(["limited"], owner="o")
+                wait_until(lambda: consumer.fetch(1, timeout=0.1), "the message")  # noqa: B023
+                consumer.drop()
+
+            with silence():
+                [row] = wait_until(self.sweep, "the dead letter")
+
+        self.assertEqual((row.message_id, row.reason), (message.message_id, Reason.GIVEN_UP))
+        self.assertIn("delivery_limit", row.error)
+        self.assertEqual(row.queue_name, "limited")
+        self.assertEqual(tuple(self.broker.queue_size("limited")), (0, 0))
+
     def have_given_up(self, body: bytes) -> list[WaitingMessage]:
         """Have RabbitMQ dead-letter a body, and return what is swept."""
         self.broker.flush("default")
@@ -571,6 +589,22 @@ class OptionTests(SimpleTestCase):
 
         self.assertIsNotNone(parameters.ssl_options)
         self.assertEqual(parameters.port, 5671)
+
+    def test_queues_are_such_as_rabbitmq_4_takes_and_as_lose_nothing_there(self):
+        topology = Topology("quorum", "n")
+        lane = topology.lane_name(LaneKey(0, "q"))
+
+        for name in (lane, topology.dead_name, topology.roll_name):
+            self.assertTrue(topology.declaration(name)["durable"], name)
+        for name in (lane, topology.dead_name):
+            # Where it is not given, a message that came back 20 times is dropped.
+            self.assertGreaterEqual(
+                topology.declaration(name)["arguments"]["x-delivery-limit"], 1_000
+            )
+        self.assertEqual(
+            topology.declaration(lane)["arguments"]["x-dead-letter-routing-key"],
+            topology.dead_name,
+        )
 
     def test_plain_text_and_guest_on_another_host_are_concerns(self):
         found = concerns_of_place(RabbitmqBroker("amqp://guest:guest@192.0.2.1").target)
