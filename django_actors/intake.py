@@ -240,6 +240,7 @@ class Intake(threading.Thread):
             self._end_if_nothing_is_left()
 
     def _claim(self, consumer: Consumer, waiting: int) -> None:
+        self._pace.round_trip_s = consumer.round_trip_s
         ahead = self._pace.ahead
         wanted = self._idle_threads() + ahead - waiting
         if waiting and 2 * wanted < ahead:

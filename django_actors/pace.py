@@ -6,9 +6,14 @@ from __future__ import annotations
 
 import time
 
-# What is claimed ahead is work for this long: enough to hide a round trip to the broker,
-# too little to keep messages from other processes or to make an urgent one wait.
+# What is claimed ahead is work for this long: enough to hide a round trip to a broker that is
+# near, too little to keep messages from other processes or to make an urgent one wait.
 AHEAD_S = 0.02
+
+# Where it is far away: for so many round trips. The acknowledgements of one batch, the claim of
+# the next and the messages on their way are up to three; one more, and the pace may grow.
+ROUND_TRIPS = 4
+LONGEST_AHEAD_S = 0.5
 
 # Short: until the first one is over after a pause, nothing is claimed ahead.
 WINDOW_S = 0.02
@@ -26,6 +31,9 @@ class Pace:
 
     Args:
         most: How many to claim ahead at most.
+
+    Attributes:
+        round_trip_s: How long the broker takes to answer.
     """
 
     def __init__(self, most: int) -> None:
@@ -33,12 +41,14 @@ class Pace:
         self._began = time.monotonic()
         self._count = 0
         self._rate = 0.0
+        self.round_trip_s = 0.0
 
     def note(self, count: int) -> None:
         """Note that *count* messages were finished."""
         self._count += count
         elapsed = time.monotonic() - self._began
-        if elapsed >= WINDOW_S:
+        # Messages come in gusts, a round trip apart: of less than some nothing can be told.
+        if elapsed >= max(WINDOW_S, self._trips_s):
             self._rate = self._count / elapsed
             self._began += elapsed
             self._count = 0
@@ -47,5 +57,10 @@ class Pace:
     def ahead(self) -> int:
         """How many messages to claim beyond the idle threads."""
         elapsed = time.monotonic() - self._began
-        rate = self._rate if elapsed < SILENCE_S else self._count / elapsed
-        return min(self._most, int(rate * AHEAD_S))
+        is_fresh = elapsed < max(SILENCE_S, 2 * self._trips_s)
+        rate = self._rate if is_fresh else self._count / elapsed
+        return min(self._most, int(rate * max(AHEAD_S, self._trips_s)))
+
+    @property
+    def _trips_s(self) -> float:
+        return min(ROUND_TRIPS * self.round_trip_s, LONGEST_AHEAD_S)

@@ -8,10 +8,12 @@ is slow, or loses exactly the answer to a request that the server has carried ou
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 _CHUNK = 65_536
@@ -108,11 +110,12 @@ class Proxy:
 
     # ---- forwarding ------------------------------------------------------------
 
-    def _spawn(self, work: Any, *args: Any) -> None:
+    def _spawn(self, work: Any, *args: Any) -> threading.Thread:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(target=work, args=args, name="Proxy", daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _serve(self, listener: socket.socket) -> None:
         with listener:
@@ -142,27 +145,53 @@ class Proxy:
             self._end(client, server)
 
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := client.recv(_CHUNK):
-                self._hold()
-                server.sendall(data)
+        self._forward(client, server, lambda: False)
         self._end(client, server)
 
     def _answer(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := server.recv(_CHUNK):
-                self._hold()
-                if self._losing:
-                    self._losing = False
-                    break
-                client.sendall(data)
+        self._forward(server, client, self._loses_this)
         self._end(client, server)
         # Both are shut down; nobody else reads or closes them.
         self._pairs.discard((client, server))
 
+    def _loses_this(self) -> bool:
+        losing, self._losing = self._losing, False
+        return losing
+
+    def _forward(
+        self, source: socket.socket, target: socket.socket, is_lost: Callable[[], bool]
+    ) -> None:
+        """Pass on what comes in, until one end is closed or something is lost."""
+        # Two threads: what is late must not make what follows it later still.
+        line: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+        deliverer = self._spawn(self._deliver, line, source, target)
+        with contextlib.suppress(OSError):
+            while data := source.recv(_CHUNK):
+                self._hold()
+                if is_lost():
+                    break
+                line.put((time.monotonic() + self._delay_s, data))
+        line.put((0.0, b""))
+        deliverer.join()
+
+    def _deliver(
+        self,
+        line: queue.SimpleQueue[tuple[float, bytes]],
+        source: socket.socket,
+        target: socket.socket,
+    ) -> None:
+        try:
+            while True:
+                due, data = line.get()
+                if not data:
+                    return
+                time.sleep(max(0.0, due - time.monotonic()))
+                self._hold()
+                target.sendall(data)
+        except OSError:
+            self._end(source, target)
+
     def _hold(self) -> None:
-        if self._delay_s:
-            time.sleep(self._delay_s)
         if self._stalled:
             with self._state:
                 self._state.wait_for(lambda: not self._stalled or self._closed)

@@ -6,10 +6,10 @@ from unittest import mock
 
 from django.test import SimpleTestCase
 
-from django_actors.pace import AHEAD_S, SILENCE_S, WINDOW_S, Pace
+from django_actors.pace import AHEAD_S, LONGEST_AHEAD_S, ROUND_TRIPS, SILENCE_S, WINDOW_S, Pace
 
 
-class PaceTests(SimpleTestCase):
+class PaceCase(SimpleTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.now = 0.0
@@ -22,6 +22,8 @@ class PaceTests(SimpleTestCase):
         self.now += after_s
         self.pace.note(count)
 
+
+class PaceTests(PaceCase):
     def test_nothing_is_claimed_ahead_before_anything_was_measured(self):
         self.assertEqual(self.pace.ahead, 0)
 
@@ -53,3 +55,36 @@ class PaceTests(SimpleTestCase):
         self.now += 0.09
 
         self.assertEqual(self.pace.ahead, 1)
+
+
+class FarBrokerTests(PaceCase):
+    """Every answer takes a while."""
+
+    def test_work_for_some_round_trips_is_claimed_ahead(self):
+        self.pace.round_trip_s = 0.1
+        self.finish(1_000, after_s=1.0)
+
+        self.assertEqual(self.pace.ahead, int(1_000 * 0.1 * ROUND_TRIPS))
+
+    def test_a_broker_that_hangs_is_no_reason_to_hoard(self):
+        self.pace.round_trip_s = 10.0
+        self.finish(1_000, after_s=1.0)
+
+        self.assertEqual(self.pace.ahead, int(1_000 * LONGEST_AHEAD_S))
+
+    def test_a_part_of_a_gust_is_not_taken_for_the_pace(self):
+        self.pace.round_trip_s = 0.1
+        self.finish(400, after_s=1.0)
+
+        self.finish(1, after_s=0.1)
+
+        self.assertEqual(self.pace.ahead, int(400 * 0.1 * ROUND_TRIPS))
+
+    def test_a_worker_that_only_waits_for_answers_claims_more_and_more(self):
+        self.pace.round_trip_s, threads, trips = 0.1, 8, 3
+        claimed = threads
+        for _ in range(15):
+            self.finish(claimed, after_s=trips * self.pace.round_trip_s)
+            claimed = threads + self.pace.ahead
+
+        self.assertGreater(claimed, 20 * threads)

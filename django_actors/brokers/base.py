@@ -106,7 +106,18 @@ class Consumer(abc.ABC):
 
     ``fetch()`` also keeps the claims of this consumer alive; a worker calls it at
     least once a second.
+
+    Attributes:
+        round_trip_s: How long the broker takes to answer at present, seconds; 0 where it is
+            too near to be measured. A worker claims the further ahead the longer that is.
     """
+
+    round_trip_s = 0.0
+
+    def note_round_trip(self, seconds: float) -> None:
+        """Note how long an answer took that the broker could give at once."""
+        # Smoothed: one answer that was held up says nothing about the next.
+        self.round_trip_s += (seconds - self.round_trip_s) / 4
 
     @abc.abstractmethod
     def fetch(

@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 # wait for the next fetch than to give a message back.
 HOLD_S = 0.25
 
+# A server that takes longer to answer is far away.
+FAR_S = 0.02
+
 # How long a server may take to open all lanes.
 SETUP_S = 5.0
 
@@ -64,7 +67,13 @@ class RabbitmqConsumer(Consumer):
         self.place = broker.place
         self._parking = Parking(broker.waiting_room, owner)
         self._park_after_s = broker.target.consumer_timeout_s * PARK_PART
-        self._lanes = Lanes(broker, queue_names, receive=self._receive, leave=self._leave)
+        self._lanes = Lanes(
+            broker,
+            queue_names,
+            receive=self._receive,
+            leave=self._leave,
+            note_round_trip=self.note_round_trip,
+        )
         self._claims = Claims()
         self._control = Control(
             broker.topology,
@@ -167,12 +176,18 @@ class RabbitmqConsumer(Consumer):
                 if not lane.is_ripe and self._lanes.hold_claims:
                     # To read it now may cost the connection: only where nothing hangs on it.
                     continue
-                lane.open_grant(limit)
+                lane.open_grant(self._size_of_grant(lane, limit))
                 return True
             elif not lane.is_empty and lane is not lanes[-1]:
                 lane.ask()
                 return True
         return False
+
+    def _size_of_grant(self, lane: Lane, limit: int) -> int:
+        # A grant that takes the place of one that is used up takes along the room that
+        # acknowledgements would have made there. Far away, where each costs four round trips,
+        # grants would become smaller and smaller.
+        return limit + len(lane.outstanding) if self.round_trip_s > FAR_S else limit
 
     def _count(self, lanes: Sequence[Lane], limit: int) -> int:
         return sum(len(lane.buffer) for lane in lanes) if limit > 0 else 0

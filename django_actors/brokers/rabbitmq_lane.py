@@ -118,6 +118,8 @@ class Lane:
     Args:
         receive: Called with the claim, the properties and the body of each message.
 
+        note_round_trip: Called with the seconds that an answer took.
+
     Attributes:
         buffer: What came in and was not handed out.
 
@@ -130,11 +132,19 @@ class Lane:
         idle_since: Since when more was held or granted than anybody asked for.
     """
 
-    def __init__(self, key: LaneKey, topology: Topology, receive: Receive) -> None:
+    def __init__(
+        self,
+        key: LaneKey,
+        topology: Topology,
+        receive: Receive,
+        note_round_trip: Callable[[float], object],
+    ) -> None:
         self.key = key
         self.name = topology.lane_name(key)
         self._topology = topology
         self._receive = receive
+        self._note_round_trip = note_round_trip
+        self._asked_at = 0.0
         self.channel: Any = None
         self.buffer: deque[Delivery] = deque()
         self.outstanding: dict[int, Claim] = {}
@@ -242,6 +252,8 @@ class Lane:
 
     def ask(self) -> None:
         """Ask RabbitMQ how many messages are left."""
+        if not self.asked:
+            self._asked_at = time.monotonic()
         self.asked += 1
         channel = self.channel
         channel.queue_declare(
@@ -250,6 +262,9 @@ class Lane:
 
     def _on_answer(self, channel: Any, frame: Any) -> None:
         if channel is self.channel:
+            if self._asked_at:
+                self._note_round_trip(time.monotonic() - self._asked_at)
+                self._asked_at = 0.0
             self.asked -= 1
             self.is_empty = frame.method.message_count == 0 and self.remaining > 0
 

@@ -41,6 +41,8 @@ class Lanes:
         receive: Called with what comes in; see ``Lane``.
 
         leave: Called with a lane that is not read any more.
+
+        note_round_trip: Called with the seconds that an answer took.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class Lanes:
         *,
         receive: Receive,
         leave: Callable[[Lane], object],
+        note_round_trip: Callable[[float], object],
     ) -> None:
         self._book = broker.lanes
         self._topology = broker.topology
         self._queues = set(queue_names)
         self._receive = receive
         self._leave = leave
+        self._note_round_trip = note_round_trip
         self._all: dict[LaneKey, Lane] = {}
         self._order: list[Lane] = []
         self._news: set[LaneKey] = set()
@@ -117,7 +121,7 @@ class Lanes:
             news |= self._find()
             self._refresh_at = now + REFRESH_S
         for key in news - self._all.keys():
-            self._all[key] = Lane(key, self._topology, self._receive)
+            self._all[key] = Lane(key, self._topology, self._receive, self._note_round_trip)
         read = [lane for lane in self._all.values() if lane.key.queue_name in self._queues]
         for lane in self._order:
             if lane not in read and lane.channel is not None and lane.is_ready:

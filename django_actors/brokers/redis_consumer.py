@@ -143,7 +143,9 @@ class RedisConsumer(Consumer):
     def _claim(
         self, queues: Sequence[str], limit: int, below: bytes
     ) -> tuple[list[Delivery], list[Lane]]:
+        began = time.monotonic()
         claimed, waits = self._run(CLAIM, queues, self._owner, limit, below)
+        self.note_round_trip(time.monotonic() - began)
         found: list[Delivery] = []
         for position, priority, entries in claimed:
             lane = self._names.lane(queues[position - 1], int(priority))
