@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import socket
 import socketserver
@@ -41,10 +42,13 @@ class RedisServer:
         options: As on the command line, without the dashes: ``("appendonly", "yes")``.
 
         sentinel: Whether it is a Sentinel.
+
+        password: What clients have to know, if anything.
     """
 
-    def __init__(self, *options: Sequence[str], sentinel: bool = False) -> None:
+    def __init__(self, *options: Sequence[str], sentinel: bool = False, password: str = "") -> None:
         self.port = free_port()
+        self._password = password
         self._directory = tempfile.TemporaryDirectory(prefix="django_actors_redis_")
         self._sentinel = sentinel
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,15 +60,19 @@ class RedisServer:
             ("save", '""'),
             *options,
         ]
+        if password:
+            lines.append(("requirepass", password))
         self.configuration.write_text("".join(" ".join(line) + "\n" for line in lines))
         self.start()
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        login = f":{self._password}@" if self._password else ""
+        return f"redis://{login}127.0.0.1:{self.port}/0"
 
     def client(self, **options: Any) -> Any:
-        return redis.Redis(port=self.port, protocol=2, **options)
+        password = self._password or None
+        return redis.Redis(port=self.port, protocol=2, password=password, **options)
 
     def call(self, *command: Any) -> Any:
         """Send one command on a connection of its own; the answer is as the server sent it."""
@@ -78,9 +86,27 @@ class RedisServer:
         if self._sentinel:
             command.append("--sentinel")
         self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # A file that may grow no more is an error for it, as here, and not its end.
+            restore_signals=False,
         )
         self.wait_until(lambda: self.call("PING"))
+
+    def fill_disk(self) -> None:
+        """Let none of its files grow."""
+        files = Path(self._directory.name).rglob("*")
+        self._limit_files(min(path.stat().st_size for path in files if path.suffix == ".aof"))
+
+    def free_disk(self) -> None:
+        """Let its files grow again."""
+        self._limit_files(resource.RLIM_INFINITY)
+
+    def _limit_files(self, size: int) -> None:
+        assert self._process is not None
+        _, most = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size, most))
 
     def stop(self) -> None:
         """Shut it down in order."""

@@ -63,19 +63,25 @@ class RabbitmqServerTests(ProcessCase):
         self.wait_until_settled()
 
     def test_a_memory_alarm_refuses_sends_and_lets_workers_finish(self):
+        self.check_alarm("set_vm_memory_high_watermark", "0.0001", "0.4")
+
+    def test_a_full_disk_refuses_sends_and_lets_workers_finish(self):
+        self.check_alarm("set_disk_free_limit", "1000000GB", "50MB")
+
+    def check_alarm(self, setting, alarming, harmless):
         self.start(processes=1, threads=4)
         tasks.work.send_many([(key, 0.5) for key in range(16)])
         self.wait_for_keys(4)
 
-        self.addCleanup(self.server.control, "set_vm_memory_high_watermark", "0.4")
-        self.server.control("set_vm_memory_high_watermark", "0.0001")
+        self.addCleanup(self.server.control, setting, harmless)
+        self.server.control(setting, alarming)
         began = time.monotonic()
-        with self.assertRaisesMessage(BrokerUnavailable, "low on memory"):
+        with self.assertRaisesMessage(BrokerUnavailable, "low on memory or disk"):
             for _ in range(100):
                 tasks.record.send("refused")
         self.assertLess(time.monotonic() - began, 8)
         self.wait_for_keys(16)
-        self.server.control("set_vm_memory_high_watermark", "0.4")
+        self.server.control(setting, harmless)
 
         tasks.record.send("over")
         self.wait_until(lambda: self.times()["over"], "a message after the alarm")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import time
 import unittest
 import uuid
+from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -228,3 +230,42 @@ class RedisRestartTests(RedisProcesses):
         self.wait_until_settled()
         # Claimed by a connection that died, so it may have come again; not for being long.
         self.assertEqual(self.times()["long"], 1)
+
+
+@unittest.skipUnless(PROGRAM, "needs the program redis-server")
+@unittest.skipUnless(hasattr(resource, "prlimit"), "needs Linux")
+class RedisFullDiskTests(RedisProcesses):
+    def url_of_test(self):
+        self.server = RedisServer(("appendonly", "yes"), ("appendfsync", "everysec"))
+        self.addCleanup(self.server.close)
+        return self.server.url
+
+    def test_a_full_disk_refuses_sends_and_lets_workers_finish(self):
+        self.start(processes=1, threads=4)
+        tasks.work.send_many([(key, 0.5) for key in range(16)])
+        self.wait_for_keys(4)
+
+        self.server.fill_disk()
+        taken = self.send_until_refused()
+        self.wait_for_keys(8)
+        self.server.free_disk()
+
+        expected = {*map(str, range(16)), *taken}
+        self.wait_until(lambda: self.times().keys() >= expected, "all that was taken to run")
+        tasks.record.send("over")
+        self.wait_until(lambda: self.times()["over"], "a message after that")
+        self.wait_until_settled()
+        self.assertEqual(self.times(), Counter([*expected, "over"]))
+
+    def send_until_refused(self):
+        """Send until the server takes no more; return the keys that it took before."""
+        taken: list[str] = []
+        while True:
+            began = time.monotonic()
+            try:
+                tasks.record.send(f"sent-{len(taken)}")
+            except BrokerUnavailable as error:
+                self.assertIn("MISCONF", str(error))
+                self.assertLess(time.monotonic() - began, 8)
+                return taken
+            taken.append(f"sent-{len(taken)}")
