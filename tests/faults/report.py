@@ -1,5 +1,5 @@
 """
-What a trial with faults has cost, as a line of a table.
+What a trial has cost, as a line of a table.
 
 The ledger is the witness: it is written by the actors, and the engine knows nothing of it.
 """
@@ -11,16 +11,98 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 from tests.processes.base import Entry
 
 REPORT_VARIABLE = "ACTORS_TEST_REPORT"
 
+UNITS = ("s", "ms", "MiB")
+
+
+class Line:
+    """A line of a table; a dataclass, whose fields are the columns."""
+
+    # The kind that was written last: where another one begins, so does another table.
+    _last: ClassVar[type[Line] | None] = None
+
+    def write(self) -> None:
+        """Append the line to the file that the environment names, if it does."""
+        if path := os.environ.get(REPORT_VARIABLE):
+            heading = "" if Line._last is type(self) else f"\n{self.heading()}\n"
+            Line._last = type(self)
+            with Path(path).open("a") as file:
+                file.write(f"{heading}{self}\n")
+
+    @classmethod
+    def heading(cls) -> str:
+        """Return the first two lines of the table."""
+        names = [_title(field.name) for field in fields(cls)]  # type: ignore[arg-type]
+        return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
+
+    def __str__(self) -> str:
+        values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+        return f"| {' | '.join(map(_cell, values))} |"
+
+
+def _title(name: str) -> str:
+    words, _, unit = name.rpartition("_")
+    return f"{words.replace('_', ' ')} ({unit})" if unit in UNITS else name.replace("_", " ")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
 
 @dataclass(frozen=True)
-class Figures:
+class StreamFigures(Line):
     """
-    One trial.
+    A stream of messages without a fault.
+
+    Attributes:
+        worker: Whether one process ran them all, or it was replaced on the way.
+
+        processes: How many ran messages, one after the other.
+
+        memory_before_MiB: Of the supervisor, and of its worker if that stays: when it was warm.
+
+        memory_after_MiB: The same at the end.
+
+        threads: As the memory, before and after.
+
+        descriptors: As ``threads``.
+    """
+
+    broker: str
+    worker: str
+    sent: int
+    ran: int
+    lost: int
+    again: int
+    processes: int
+    memory_before_MiB: float
+    memory_after_MiB: float
+    threads: str
+    descriptors: str
+    minutes: float
+
+
+@dataclass(frozen=True)
+class SlowFigures(Line):
+    """Messages of no length through a server that is far away."""
+
+    broker: str
+    round_trip_ms: float
+    ran: int
+    lasted_s: float
+
+
+@dataclass(frozen=True)
+class Figures(Line):
+    """
+    A trial in which processes are killed.
 
     Attributes:
         sent: Messages.
@@ -54,23 +136,6 @@ class Figures:
     dead: int
     stall_s: float
     recovery_s: float
-
-    def write(self) -> None:
-        """Append the line to the file that the environment names, if it does."""
-        if path := os.environ.get(REPORT_VARIABLE):
-            with Path(path).open("a") as file:
-                file.write(f"{self}\n" if file.tell() else f"{heading()}\n{self}\n")
-
-    def __str__(self) -> str:
-        values = (getattr(self, field.name) for field in fields(self))
-        cells = [f"{value:.1f}" if isinstance(value, float) else str(value) for value in values]
-        return f"| {' | '.join(cells)} |"
-
-
-def heading() -> str:
-    """Return the first two lines of the table."""
-    names = [field.name.replace("_s", " (s)").replace("_", " ") for field in fields(Figures)]
-    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
 
 
 def measure(
@@ -142,7 +207,9 @@ def _in_hands(entries: Sequence[Entry], kills: Mapping[int, float]) -> set[str]:
     found = set()
     for entry in entries:
         if entry.what == "began" and entry.pid in kills:
-            end = max(ends.get((entry.pid, entry.key), [kills[entry.pid]]))
+            # Of this run: the process may have run it before, and failed.
+            own = (at for at in ends[entry.pid, entry.key] if at >= entry.at)
+            end = min(own, default=kills[entry.pid])
             if end > kills[entry.pid] - UNACKNOWLEDGED_S:
                 found.add(entry.key)
     return found

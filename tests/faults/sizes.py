@@ -36,7 +36,7 @@ class Size:
 
 
 CI = Size(trials=1, kills=3, messages=450, stream=3_000, steps=20, examples=12)
-LONG = Size(trials=5, kills=20, messages=5_000, stream=100_000, steps=60, examples=200)
+LONG = Size(trials=5, kills=20, messages=5_000, stream=1_000_000, steps=60, examples=200)
 
 IS_LONG = os.environ.get("ACTORS_TEST_FAULTS") == "long"
 
