@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 
@@ -10,10 +11,13 @@ from tests.ledger import tasks
 
 from .base import ProcessCase
 
+# Heavy cases have a size for every day; ACTORS_TEST_SCALE makes them as large as they matter.
+SCALE = int(os.environ.get("ACTORS_TEST_SCALE", "1"))
+
 
 class WorkTests(ProcessCase):
     def test_two_runactors_run_every_message_once(self):
-        count = 3_000
+        count = 3_000 * SCALE
         self.start(processes=2)
         self.start(processes=2)
 
@@ -26,7 +30,7 @@ class WorkTests(ProcessCase):
         self.assertEqual(WaitingMessage.objects.count(), 0)
 
     def test_the_most_urgent_message_overtakes_a_long_backlog(self):
-        tasks.low.send_many([(key, 0.02) for key in range(2_000)])
+        tasks.low.send_many([(key, 0.02) for key in range(2_000 * SCALE)])
         self.start(processes=1, threads=4)
         self.wait_for_keys(20, "began")
 
@@ -58,7 +62,8 @@ class WorkTests(ProcessCase):
     def test_far_messages_are_in_nobody_s_way(self):
         day_ms = 86_400_000
         eta = int(time.time() * 1_000) + day_ms
-        far = [tasks.forget.message_with_options(eta=eta) for _ in range(1_000)]
+        count = 1_000 * SCALE
+        far = [tasks.forget.message_with_options(eta=eta) for _ in range(count)]
         tasks.forget.send_many(far)
 
         self.start(processes=1)
@@ -66,7 +71,7 @@ class WorkTests(ProcessCase):
         self.wait_for_keys(100)
 
         self.wait_until_settled()
-        self.assertEqual(WaitingMessage.objects.count(), 1_000)
+        self.assertEqual(WaitingMessage.objects.count(), count)
         self.assertEqual(self.broker.queue_size("default"), (0, 0))
 
     def test_an_idle_worker_starts_a_message_soon(self):
