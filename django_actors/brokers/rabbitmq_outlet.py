@@ -145,7 +145,8 @@ class Outlet:
             self._pump()
         link.step(timeout)
         if self._channel.is_closed:
-            raise BrokerUnavailable("RabbitMQ closed the channel.")
+            # The channel has said why.
+            raise self.trouble or BrokerUnavailable("RabbitMQ closed the channel.")
         self._check_silence(link)
 
     @property
@@ -293,12 +294,13 @@ class Outlet:
 
     def give_up(self, error: Exception) -> None:
         """Note why the connection has ended, and be ready for another one."""
-        if not isinstance(error, BrokerUnavailable):
-            error = BrokerUnavailable(describe(error))
-        self.trouble = error
         self.failures += 1
         self.close()
         self._forget_unattended()
+        # Last: the channel that ends with the connection says only that it has ended.
+        if not isinstance(error, BrokerUnavailable):
+            error = BrokerUnavailable(describe(error))
+        self.trouble = error
 
     def close(self, *, farewell: bool = False) -> None:
         """Let go of the connection; what was not confirmed is sent again on the next one."""

@@ -151,3 +151,18 @@ class BatchTests(SimpleTestCase):
 
         self.assertFalse(batch.wait())
         self.assertEqual((batch.error, batch.missing), (error, 2))
+
+
+class OutletTests(SimpleTestCase):
+    def test_the_reason_why_a_connection_was_given_up_is_not_that_it_was_given_up(self):
+        outlet = Outlet(mock.Mock(), mock.Mock())
+        reason = BrokerUnavailable("RabbitMQ sent no confirmation.")
+        link = mock.Mock()
+        # As pika does: to drop the connection closes its channels.
+        link.drop.side_effect = lambda: outlet._on_channel_closed(None, OSError("dropped"))
+        outlet._link = link
+
+        outlet.give_up(reason)
+
+        self.assertIs(outlet.trouble, reason)
+        self.assertEqual((outlet.is_open, outlet.failures), (False, 1))
