@@ -39,6 +39,7 @@ class QuarantineTests(RabbitmqCase):
         return consumer
 
     def take(self, consumer: Any) -> Delivery:
+        delivery: Delivery
         [delivery] = wait_until(lambda: consumer.fetch(1, timeout=1), "the message")
         return delivery
 
