@@ -17,8 +17,9 @@ from .models import OWNER_LENGTH, WorkerRecord
 # A worker that was silent for so long is counted as gone.
 SILENCE_MS = 30_000
 
-# The rows of those that were killed, with nobody left to recover them.
-KEEP_MS = 600_000
+# The rows of those that were killed, with nobody left to recover them. A process that hangs is
+# as silent, and its death is counted only while its row is there: longer than any time limit.
+KEEP_MS = 7 * 86_400_000
 
 # Running messages that are told of one process.
 MOST_RUNNING = 64

@@ -84,6 +84,14 @@ class RosterTests(TestCase):
 
         self.assertEqual(roster.living(ALIAS), [])
 
+    def test_a_process_that_hangs_for_a_day_keeps_its_row_so_that_its_death_is_counted(self):
+        report("hangs")
+        WorkerRecord.objects.update(seen_ms=roster.now_ms(ALIAS) - 86_400_000)
+
+        roster.prune(ALIAS)
+
+        self.assertTrue(roster.leave("hangs", ALIAS))
+
     def test_rows_of_the_long_dead_are_pruned(self):
         report("alive")
         report("dead")
