@@ -276,7 +276,7 @@ class PageTests(SimpleTestCase):
         self.assertIn("Measured somewhere.", once)
         self.assertTrue(once.startswith(PAGE.read_text().partition("<!-- digest -->")[0]))
 
-    def test_what_was_kept_of_two_runs_completes_one_another(self) -> None:
+    def test_the_rounds_of_two_runs_that_were_kept_add_up(self) -> None:
         first: Results = {
             "drain": {self.ours: runs("rate", 1), self.peer: runs("rate", 2)},
             "latency": {self.ours: Runs([], ["in vain"])},
@@ -289,6 +289,6 @@ class PageTests(SimpleTestCase):
 
             loaded = load_reports(files)
 
-        self.assertEqual(loaded.results["drain"][self.ours], runs("rate", 3))
+        self.assertEqual(loaded.results["drain"][self.ours], runs("rate", 1, 3))
         self.assertEqual(loaded.results["drain"][self.peer], runs("rate", 2))
         self.assertEqual(loaded.results["latency"], first["latency"])

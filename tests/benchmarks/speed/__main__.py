@@ -20,7 +20,7 @@ from .workloads import WORKLOADS
 DESCRIPTION = """\
 Measure the engine beside its peers and beside a bare loop, in one run on the same servers.
 
-Without an option everything is measured, which takes half an hour on two cores. The
+Without an option everything is measured, which takes about 25 minutes on two cores. The
 peers are installed in an environment of their own at first. Redis, RabbitMQ and PostgreSQL have
 to run already; what does not answer is left out, and said so.
 """
@@ -100,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--read",
         type=_paths,
         metavar="FILE,FILE",
-        help="measure nothing, but tell what was kept; of a figure in several files the last one",
+        help="measure nothing, but tell what was kept; the rounds of several files add up",
     )
     add("--write", action="store_true", help=f"put the figures into {PAGE.relative_to(ROOT)}")
     return parser

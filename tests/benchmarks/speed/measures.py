@@ -132,9 +132,10 @@ def far(contest: Contest, size: int) -> Figures:
     figures: Figures = {}
     for count in (0, round(FAR * PART)):
         contest.renew()
-        contest.hold()
         if count:
             contest.ask("fill_later", count=count, delay_s=FAR_DELAY_S)
+        # After it, so that the workers are equally old in both.
+        contest.hold()
         contest.ask("fill", count=size)
         ran = _run_all(contest, size)
         label = "far" if count else "none"

@@ -71,7 +71,7 @@ class Report:
 
 
 def load_reports(files: Sequence[Path]) -> Report:
-    """Put several runs together; who is in more of them is told from the last."""
+    """Put several runs together; the rounds of who is in more of them add up."""
     known = {(each.name, each.broker): each for each in CONTENDERS}
     about, commands = "", []
     results: Results = {}
@@ -81,8 +81,9 @@ def load_reports(files: Sequence[Path]) -> Report:
         commands += kept["commands"]
         for row in kept["rows"]:
             contender = known[row["name"], row["broker"]]
-            runs = Runs(row["figures"], row["failures"])
-            results.setdefault(row["workload"], {})[contender] = runs
+            runs = results.setdefault(row["workload"], {}).setdefault(contender, Runs())
+            runs.figures += row["figures"]
+            runs.failures += row["failures"]
     return Report(about, commands, results)
 
 

@@ -122,7 +122,7 @@ WORKLOADS = {
     "waiting": Workload(
         "Messages that wait 10 ms",
         measures.waiting,
-        {"share": Figure("% of the ideal", digits=1)},
+        {"share": Figure("% of the ideal", digits=2)},
     ),
     "computing": Workload(
         "Messages that compute",
@@ -158,7 +158,6 @@ WORKLOADS = {
         "Drain beside 100,000 messages that are due tomorrow",
         measures.far,
         {"rate": _RATE, "cpu_us": _CPU},
-        rounds=1,
         alone=True,
         names=(OURS,),
         variants={"none": "none", "far": "100,000"},
@@ -167,7 +166,7 @@ WORKLOADS = {
         "Enqueue and drain with a backlog",
         measures.backlog,
         {**_SENT, "rate": Figure("drain, messages a second")},
-        rounds=1,
+        rounds=3,
         alone=True,
         names=(OURS, FLOOR),
         variants={f"{count}": f"{count:,}" for count in measures.BACKLOGS},
