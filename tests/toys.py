@@ -96,10 +96,11 @@ board.memory_directory = lambda: options["directory"]
 logs.setup(2)
 class Listener:
     def failed(self, *told):
-        print("failed", *told, file=sys.stderr, flush=True)
+        # In one piece: the log is written at the same time.
+        print(" ".join(map(str, ("failed", *told))), file=sys.stderr, flush=True)
 
     def started(self, *told):
-        print("started", *told, file=sys.stderr, flush=True)
+        print(" ".join(map(str, ("started", *told))), file=sys.stderr, flush=True)
 
 boss = supervisor.Supervisor(
     [sys.executable, "-S", options.pop("toy")],

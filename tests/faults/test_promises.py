@@ -191,14 +191,12 @@ USERS = {
 }
 
 
-@tag("processes")
+@tag("processes", *USERS)  # A file has no password.
 class DatabasePasswordTests(PasswordCase):
     """The workers have a user of the database of their own."""
 
     def setUp(self) -> None:
         super().setUp()
-        if connection.vendor not in USERS:
-            self.skipTest("a file has no password")
         self.user = f"actors_canary_{os.getpid()}"
         come, self.going, gone = USERS[connection.vendor]
         self.command(come)
