@@ -243,7 +243,7 @@ class RedisFullDiskTests(RedisProcesses):
     def test_a_full_disk_refuses_sends_and_lets_workers_finish(self):
         self.start(processes=1, threads=4)
         tasks.work.send_many([(key, 0.5) for key in range(16)])
-        self.wait_for_keys(4)
+        self.wait_for_keys(8, "began")
 
         self.server.fill_disk()
         taken = self.send_until_refused()
