@@ -17,13 +17,14 @@ from .message import Message
 from .middleware.base import Middleware
 
 if TYPE_CHECKING:
-    from .brokers.base import Broker, Consumer
+    from .brokers.base import Broker
+    from .brokers.consumer import Consumer
     from .worker import Worker
 
 __version__ = "0.1.0"
 
 # The models behind these need Django's apps.
-_LATER = {"Broker": "brokers.base", "Consumer": "brokers.base", "Worker": "worker"}
+_LATER = {"Broker": "brokers.base", "Consumer": "brokers.consumer", "Worker": "worker"}
 
 __all__ = [
     "Actor",

@@ -24,7 +24,7 @@ from django.db import (
     connections,
 )
 
-from .brokers.base import Consumer
+from .brokers.consumer import Consumer
 from .claims import is_locked_out
 from .delivery import Delivery, Fate, Reason
 from .errors import BrokerError

@@ -15,18 +15,15 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, urlsplit
 
 from django_actors import clock, crashes, outbox
 from django_actors.conf import settings
 from django_actors.delivery import Delivery, Fate, Reason
 from django_actors.encoding import encode_checked
 from django_actors.errors import (
-    BrokerUnavailable,
     MiddlewareError,
     QueueJoinTimeout,
     QueueNotFound,
-    ServerTooOld,
 )
 from django_actors.failures import build_attempts
 from django_actors.message import Envelope, Message
@@ -37,6 +34,9 @@ from django_actors.registry import RegisteredActor, nearest, registry
 from django_actors.rows import build_delivery_row, build_row
 from django_actors.waiting_room import WaitingRoom
 
+from .concerns import Concern
+from .consumer import Consumer
+
 logger = logging.getLogger(__name__)
 
 _JOIN_STEP_S = 0.05
@@ -44,121 +44,11 @@ _JOIN_STEP_S = 0.05
 _WAITING_FATES = (Fate.RETRY, Fate.DEAD, Fate.POSTPONED)
 
 
-def split_url(url: str, name: str, *, several_hosts: bool = False) -> SplitResult:
-    """
-    Return the parts of the URL of a broker.
-
-    Args:
-        name: What the broker is called.
-
-        several_hosts: Whether there may be several, of which nothing is read here.
-
-    Raises:
-        ValueError: it cannot be read. It is not quoted: what cannot be read may be a password.
-    """
-    try:
-        parts = urlsplit(url)
-        readable = several_hosts or parts.port is None or parts.port > 0
-    except ValueError:
-        readable = False
-    if not readable or ("@" not in parts.netloc and "@" in url):
-        raise ValueError(
-            f"The URL of the {name} broker cannot be read. Is a '/', '#', '?' or '@' of its "
-            "password not percent-encoded?"
-        ) from None
-    return parts
-
-
 class QueueSize(NamedTuple):
     """How many messages of a queue wait for a worker, and how many one has claimed."""
 
     ready: int
     claimed: int
-
-
-class Concern(NamedTuple):
-    """
-    What is unwise about a server where the project really runs, for ``check --deploy``.
-
-    Attributes:
-        id: Of the check, such as ``W101``; an ``I`` instead of the ``W`` only informs.
-    """
-
-    id: str
-    text: str
-    hint: str
-
-
-def unchecked(error: BrokerUnavailable, *, id_too_old: str) -> Concern:
-    """Return the concern of a server that could not be asked for its settings."""
-    if isinstance(error, ServerTooOld):
-        return Concern(id_too_old, str(error), "Until then nothing is sent, and nothing runs.")
-    return Concern(
-        "I101",
-        f"The settings of the broker's server were not checked. {error}",
-        "Run this where the server can be reached.",
-    )
-
-
-class Consumer(abc.ABC):
-    """
-    A worker's reader of some queues. Used by one thread, but for ``wake()``.
-
-    ``fetch()`` also keeps the claims of this consumer alive; a worker calls it at
-    least once a second.
-
-    Attributes:
-        round_trip_s: How long the broker takes to answer at present, seconds; 0 where it is
-            too near to be measured. A worker claims the further ahead the longer that is.
-    """
-
-    round_trip_s = 0.0
-
-    def note_round_trip(self, seconds: float) -> None:
-        """Note how long an answer took that the broker could give at once."""
-        # Smoothed: one answer that was held up says nothing about the next.
-        self.round_trip_s += (seconds - self.round_trip_s) / 4
-
-    @abc.abstractmethod
-    def fetch(
-        self, limit: int, *, timeout: float, below_priority: int | None = None
-    ) -> list[Delivery]:
-        """
-        Claim ready messages, the lowest priority number in the whole backlog first.
-
-        Args:
-            limit: How many at most; 0 claims nothing and only waits.
-
-            timeout: Seconds to wait if there is nothing; ``wake()`` ends the wait.
-
-            below_priority: Claim only messages with a lower number than this.
-
-        Returns:
-            What was claimed; may be empty.
-
-        Raises:
-            BrokerUnavailable: the broker does not answer; call again later.
-        """
-
-    @abc.abstractmethod
-    def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Erase messages that were settled; those this consumer holds no longer are ignored."""
-
-    @abc.abstractmethod
-    def put_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Give messages back that were not run; somebody may have them at once."""
-
-    @abc.abstractmethod
-    def wake(self) -> None:
-        """End a waiting ``fetch()``; from any thread."""
-
-    @abc.abstractmethod
-    def set_queues(self, queue_names: Collection[str]) -> None:
-        """Read these queues from now on."""
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Give back what is still claimed, and let go of the connection."""
 
 
 class Broker(abc.ABC):

@@ -42,7 +42,8 @@ from django_actors.message import Envelope
 from django_actors.models import Lease, QueuedMessage
 from django_actors.wakeup import READY_CHANNEL, Alarm, NewsWatch, notify_sql
 
-from .base import Broker, Consumer, QueueSize
+from .base import Broker, QueueSize
+from .consumer import Consumer
 from .database_insert import insert
 
 logger = logging.getLogger(__name__)

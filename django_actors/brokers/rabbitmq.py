@@ -23,7 +23,8 @@ from django_actors.redaction import redact
 from django_actors.rows import build_delivery_row
 from django_actors.signing import unseal
 
-from .base import Broker, Concern, QueueSize
+from .base import Broker, QueueSize
+from .concerns import Concern
 from .rabbitmq_concerns import concerns_of_place, concerns_of_server
 from .rabbitmq_consumer import RabbitmqConsumer
 from .rabbitmq_desk import DIRECT_REPLY, Desk, Found, Visit

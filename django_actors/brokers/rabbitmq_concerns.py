@@ -10,7 +10,7 @@ from typing import Any
 
 from django_actors.errors import BrokerUnavailable
 
-from .base import Concern, unchecked
+from .concerns import Concern, unchecked
 from .rabbitmq_desk import Desk
 from .rabbitmq_options import Target
 from .rabbitmq_topology import LaneKey, Topology

@@ -22,7 +22,8 @@ from django_actors import roster
 from django_actors.delivery import Delivery
 from django_actors.errors import BrokerUnavailable
 
-from .base import Consumer, QueueSize
+from .base import QueueSize
+from .consumer import Consumer
 from .rabbitmq_claims import Claims, Tags
 from .rabbitmq_control import Control
 from .rabbitmq_lane import Claim, Lane

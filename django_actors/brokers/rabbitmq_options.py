@@ -16,7 +16,7 @@ import pika
 from django_actors.clock import MS_PER_S, duration_to_ms
 from django_actors.registry import nearest
 
-from .base import split_url
+from .urls import split_url
 
 QUEUE_TYPES = ("quorum", "classic")
 

@@ -21,7 +21,8 @@ from django_actors.delivery import Delivery
 from django_actors.errors import BrokerUnavailable
 from django_actors.message import Envelope
 
-from .base import Broker, Concern, QueueSize, unchecked
+from .base import Broker, QueueSize
+from .concerns import Concern, unchecked
 from .redis_connection import Link, Server, as_broker_errors, check_version
 from .redis_consumer import RedisConsumer
 from .redis_place import (

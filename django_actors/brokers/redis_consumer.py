@@ -18,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 from django_actors.delivery import Delivery
 from django_actors.wakeup import Alarm
 
-from .base import Consumer
+from .consumer import Consumer
 from .redis_connection import Link, Server, as_broker_errors
 from .redis_scripts import ACK, CLAIM, GROUP, PEEK, PUT_BACK, RENEW, Lane, Names, Script
 

@@ -14,7 +14,7 @@ from urllib.parse import urlunsplit
 import redis
 from redis.connection import Connection, SSLConnection
 
-from .base import split_url
+from .urls import split_url
 
 Node = tuple[str, int]
 

@@ -26,7 +26,8 @@ from django_actors.memory_room import MemoryRoom
 from django_actors.message import Envelope, Message
 from django_actors.models import CrashRecord
 
-from .base import Broker, Consumer, QueueSize
+from .base import Broker, QueueSize
+from .consumer import Consumer
 
 # How soon is seen what becomes visible or due without anybody saying so.
 _LOOK_S = 0.02

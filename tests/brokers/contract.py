@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from django_actors.brokers.base import Broker, Consumer
+from django_actors.brokers.base import Broker
+from django_actors.brokers.consumer import Consumer
 from django_actors.delivery import Delivery, Fate, Reason
 from django_actors.errors import BrokerUnavailable, QueueJoinTimeout, QueueNotFound
 from django_actors.executor import Executor

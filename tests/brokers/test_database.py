@@ -19,7 +19,8 @@ from django.test import SimpleTestCase
 
 from django_actors import wakeup
 from django_actors.brokers import database
-from django_actors.brokers.base import Broker, Consumer
+from django_actors.brokers.base import Broker
+from django_actors.brokers.consumer import Consumer
 from django_actors.brokers.database import DatabaseBroker, again_after_reconnect
 from django_actors.errors import BrokerUnavailable
 from django_actors.message import Envelope

@@ -19,7 +19,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 
 from django_actors.brokers import build_broker, rabbitmq_lane, rabbitmq_link, rabbitmq_topology
-from django_actors.brokers.base import Broker, Consumer
+from django_actors.brokers.base import Broker
+from django_actors.brokers.consumer import Consumer
 from django_actors.brokers.rabbitmq import RabbitmqBroker
 from django_actors.brokers.rabbitmq_concerns import concerns_of_place
 from django_actors.brokers.rabbitmq_topology import LaneKey, Topology

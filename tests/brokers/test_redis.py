@@ -27,7 +27,8 @@ from django_actors.brokers import (
 )
 from django_actors.brokers import redis as adapter
 from django_actors.brokers import redis_scripts as scripts
-from django_actors.brokers.base import Broker, Consumer
+from django_actors.brokers.base import Broker
+from django_actors.brokers.consumer import Consumer
 from django_actors.brokers.redis import RedisBroker
 from django_actors.brokers.redis_connection import check_version, is_passing
 from django_actors.brokers.redis_consumer import RedisConsumer

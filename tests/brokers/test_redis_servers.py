@@ -14,7 +14,7 @@ import trustme
 from django.test import tag
 
 from django_actors.brokers import redis_publication
-from django_actors.brokers.base import Consumer
+from django_actors.brokers.consumer import Consumer
 from django_actors.brokers.redis import RedisBroker
 from django_actors.delivery import Delivery
 from django_actors.errors import BrokerUnavailable

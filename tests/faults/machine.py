@@ -24,7 +24,8 @@ from hypothesis.stateful import (
 )
 
 from django_actors import crashes
-from django_actors.brokers.base import Broker, Consumer
+from django_actors.brokers.base import Broker
+from django_actors.brokers.consumer import Consumer
 from django_actors.conf import settings as actors_settings
 from django_actors.delivery import Delivery, Fate
 from django_actors.dispatcher import Dispatcher

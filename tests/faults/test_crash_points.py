@@ -23,7 +23,8 @@ from django.test import tag
 
 from django_actors import crashes
 from django_actors.board import Board
-from django_actors.brokers.base import Broker, Consumer
+from django_actors.brokers.base import Broker
+from django_actors.brokers.consumer import Consumer
 from django_actors.brokers.database import DatabaseBroker
 from django_actors.brokers.rabbitmq import RabbitmqBroker
 from django_actors.delivery import Delivery, Fate
