@@ -12,9 +12,16 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, transaction
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    OperationalError,
+    ProgrammingError,
+    connections,
+    transaction,
+)
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Model
+from django.db.models import BigIntegerField, Model
+from django.db.models.expressions import RawSQL
 
 Row = tuple[Any, ...]
 Result = TypeVar("Result")
@@ -45,6 +52,16 @@ def now_ms_sql(connection: BaseDatabaseWrapper) -> str:
             f"django_actors keeps its tables on PostgreSQL, MariaDB, MySQL and SQLite, not on "
             f"{connection.vendor}. Point DJANGO_ACTORS['DATABASE'] and the broker elsewhere."
         ) from None
+
+
+def now_ms_expression(alias: str) -> RawSQL:
+    """
+    Return the time of database *alias* as an expression for querysets; all machines share it.
+
+    Raises:
+        NotImplementedError: the engine does not know this kind of database.
+    """
+    return RawSQL(now_ms_sql(connections[alias]), (), output_field=BigIntegerField())
 
 
 def quoted_table(connection: BaseDatabaseWrapper, model: type[Model]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connections, transaction
 from django.db.models import Min
 
-from .claims import now_ms_sql, quoted_table
+from .claims import now_ms_expression, now_ms_sql, quoted_table
 from .models import OWNER_LENGTH, WorkerRecord
 
 # A worker that was silent for so long is counted as gone.
@@ -73,10 +73,8 @@ def report(
 
 def answer(owner: str, alias: str) -> None:
     """Write that a worker process lives; it has no row before it has reported."""
-    connection = connections[alias]
-    table, now = quoted_table(connection, WorkerRecord), now_ms_sql(connection)
-    with connection.cursor() as cursor:
-        cursor.execute(f"UPDATE {table} SET seen_ms = {now} WHERE owner = %s", [owner])
+    rows = WorkerRecord.objects.using(alias).filter(pk=owner)
+    rows.update(seen_ms=now_ms_expression(alias))
 
 
 def heard_of_all_since_ms(alias: str, *, besides: str) -> int:
@@ -104,8 +102,8 @@ def leave(owner: str, alias: str) -> bool:
 
 def prune(alias: str) -> None:
     """Delete the rows of processes that have been silent for long."""
-    rows = WorkerRecord.objects.using(alias).filter(seen_ms__lt=now_ms(alias) - KEEP_MS)
-    rows.delete()
+    too_old = now_ms_expression(alias) - KEEP_MS
+    WorkerRecord.objects.using(alias).filter(seen_ms__lt=too_old).delete()
 
 
 def living(alias: str) -> list[tuple[WorkerRecord, int]]:

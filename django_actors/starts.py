@@ -6,13 +6,7 @@ A supervisor writes them (see start_reporter.py); operators hear of them.
 
 from __future__ import annotations
 
-from typing import Any
-
-from django.db import connections
-from django.db.models import BigIntegerField
-from django.db.models.expressions import RawSQL
-
-from .claims import now_ms_sql
+from .claims import now_ms_expression
 from .models import SHORT_ERROR, FailedStart
 
 # Deaths in a row from which on it is no accident of a deploy.
@@ -46,7 +40,7 @@ def note(
         "number": number,
         "deaths": deaths,
         "detail": detail[:SHORT_ERROR],
-        "seen_ms": _now_ms(alias),
+        "seen_ms": now_ms_expression(alias),
     }
     FailedStart.objects.using(alias).update_or_create(key=key, defaults=values)
 
@@ -58,17 +52,14 @@ def forget(keys: list[str], alias: str) -> None:
 
 def prune(alias: str) -> None:
     """Delete the rows of supervisors that were killed."""
-    FailedStart.objects.using(alias).filter(seen_ms__lt=_now_ms(alias) - CURRENT_MS).delete()
+    FailedStart.objects.using(alias).filter(
+        seen_ms__lt=now_ms_expression(alias) - CURRENT_MS
+    ).delete()
 
 
 def find_loops(alias: str) -> list[FailedStart]:
     """Return the places where process after process dies, by host."""
     rows = FailedStart.objects.using(alias).filter(
-        deaths__gte=MANY_DEATHS, seen_ms__gte=_now_ms(alias) - CURRENT_MS
+        deaths__gte=MANY_DEATHS, seen_ms__gte=now_ms_expression(alias) - CURRENT_MS
     )
     return list(rows.order_by("host", "pid", "number"))
-
-
-def _now_ms(alias: str) -> Any:
-    """Return the time of the database, which all machines share."""
-    return RawSQL(now_ms_sql(connections[alias]), (), output_field=BigIntegerField())
