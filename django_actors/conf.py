@@ -175,6 +175,9 @@ class Settings:
     def _renew(self) -> tuple[object, dict[str, Any]]:
         """Return the dict that the project has now, and what was read of it."""
         kept, given = self._kept, getattr(django_settings, SETTING_NAME, _NOTHING)
+        # Django does not remember that a setting is not there, and would be asked for each
+        # message. It forgets this too as soon as there is one.
+        _asked_for.setdefault(SETTING_NAME, given)
         if kept[0] is not given:
             # One assignment: a thread that reads the pair sees both of it.
             kept = self._kept = (given, {})

@@ -113,6 +113,26 @@ class ReadingTests(SimpleTestCase):
             del django_settings.DJANGO_ACTORS
             self.assertEqual(settings.CRASH_LIMIT, 3)
 
+    def test_a_project_without_the_setting_is_asked_for_it_once_and_not_for_each_message(self):
+        with override_settings():
+            del django_settings.DJANGO_ACTORS
+            self.assertEqual(settings.CRASH_LIMIT, 3)
+
+            with patch.object(type(django_settings), "__getattr__") as asked:
+                self.assertEqual([settings.CRASH_LIMIT, settings.NAMESPACE], [3, "django_actors"])
+
+        asked.assert_not_called()
+
+    def test_a_setting_that_was_not_there_is_read_as_soon_as_it_is(self):
+        with override_settings():
+            del django_settings.DJANGO_ACTORS
+            self.assertEqual(settings.CRASH_LIMIT, 3)
+            with actors_settings(CRASH_LIMIT=5):
+                self.assertEqual(settings.CRASH_LIMIT, 5)
+            self.assertEqual(settings.CRASH_LIMIT, 3)
+            django_settings.DJANGO_ACTORS = {"CRASH_LIMIT": 7}
+            self.assertEqual(settings.CRASH_LIMIT, 7)
+
     def test_a_setting_is_checked_once_for_a_dict(self):
         checked = Mock(side_effect=lambda name, value: value)
         counted = SETTINGS["CRASH_LIMIT"]._replace(clean=checked)
