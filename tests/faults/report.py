@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
+from django_actors.conf import settings
 from tests.processes.base import Entry
 
 REPORT_VARIABLE = "ACTORS_TEST_REPORT"
@@ -116,7 +117,8 @@ class Figures(Line):
         moved: Of those, messages that no killed process ran, but may have been moving from the
             waiting room to the broker: published, and its row not deleted yet.
 
-        unfounded: Of those, messages for which there is no reason at all.
+        unfounded: Of those, messages for which there is no reason at all; and dead letters that
+            not so many killed processes ran as the limit says.
 
         dead: Dead letters.
 
@@ -165,6 +167,7 @@ def measure(
     """
     again = find_again(entries)
     repeated = find_unfounded(entries, kills)
+    accused = find_accused(dead, entries, kills)
     ended = {entry.key for entry in entries if entry.what == "ran"}
     return Figures(
         broker,
@@ -174,7 +177,7 @@ def measure(
         lost=len(set(keys) - ended - set(dead)),
         again=sum(again.values()),
         moved=len(repeated & set(movable)),
-        unfounded=len(repeated - set(movable)),
+        unfounded=len(repeated - set(movable)) + len(accused),
         dead=len(dead),
         stall_s=_longest_gap([entry.at for entry in entries if entry.what == "ran"]),
         recovery_s=_longest_recovery(entries, kills),
@@ -191,28 +194,36 @@ def find_again(entries: Sequence[Entry]) -> dict[str, int]:
 
 def find_unfounded(entries: Sequence[Entry], kills: Mapping[int, float]) -> set[str]:
     """Return the messages that ran again though no killed process had them in its hands."""
-    return set(find_again(entries)) - _in_hands(entries, kills)
+    return set(find_again(entries)) - _deaths(entries, kills).keys()
+
+
+def find_accused(
+    dead: Collection[str], entries: Sequence[Entry], kills: Mapping[int, float]
+) -> set[str]:
+    """Return the dead letters that ended fewer processes than it takes."""
+    deaths = _deaths(entries, kills)
+    return {key for key in dead if len(deaths.get(key, ())) < settings.CRASH_LIMIT}
 
 
 # What a process has done, but not acknowledged: a batch waits for no longer than this, seconds.
 UNACKNOWLEDGED_S = 1.0
 
 
-def _in_hands(entries: Sequence[Entry], kills: Mapping[int, float]) -> set[str]:
-    """Return what killed processes ran when they died, or had just done."""
+def _deaths(entries: Sequence[Entry], kills: Mapping[int, float]) -> dict[str, set[int]]:
+    """Return the killed processes that ran each message when they died, or had just done so."""
     ends: dict[tuple[int, str], list[float]] = defaultdict(list)
     for entry in entries:
         if entry.what in ("ran", "failed"):
             ends[entry.pid, entry.key].append(entry.at)
-    found = set()
+    found: dict[str, set[int]] = defaultdict(set)
     for entry in entries:
         if entry.what == "began" and entry.pid in kills:
             # Of this run: the process may have run it before, and failed.
             own = (at for at in ends[entry.pid, entry.key] if at >= entry.at)
             end = min(own, default=kills[entry.pid])
             if end > kills[entry.pid] - UNACKNOWLEDGED_S:
-                found.add(entry.key)
-    return found
+                found[entry.key].add(entry.pid)
+    return dict(found)
 
 
 def _longest_gap(moments: list[float]) -> float:

@@ -113,7 +113,7 @@ class KillTrials(ProcessCase):
         return {str(message.args[0]) for message in messages if message is not None}
 
     def explain(self, figures: Figures, kills: dict[int, float]) -> str:
-        keys = find_unfounded(self.ledger(), kills)
+        keys = find_unfounded(self.ledger(), kills) | self.dead()
         lines = [str(entry) for entry in self.ledger() if entry.key in keys]
         log = "\n".join(line for line in self.log().splitlines() if "stumble" not in line)
         return "\n".join([str(figures), *lines, str(kills), log[-20_000:]])

@@ -6,7 +6,7 @@ from django.test import SimpleTestCase
 
 from tests.processes.base import Entry
 
-from .report import find_unfounded
+from .report import find_accused, find_unfounded
 
 KILLED, OTHER = 10, 20
 
@@ -42,3 +42,20 @@ class UnfoundedTests(SimpleTestCase):
 
     def test_nor_does_who_ran_where_nobody_died(self):
         self.assertEqual(self.find(Entry("began", "key", OTHER, 99.9)), {"key"})
+
+
+class AccusedTests(SimpleTestCase):
+    """A dead letter, and the processes that it ran in when they were killed."""
+
+    def find(self, *killed: int) -> set[str]:
+        entries = [Entry("began", "key", pid, 99.9) for pid in killed]
+        return find_accused(["key"], entries, dict.fromkeys(killed, 100.0))
+
+    def test_who_ran_in_three_killed_processes_is_a_dead_letter_for_a_reason(self):
+        self.assertEqual(self.find(1, 2, 3), set())
+
+    def test_who_ran_in_two_is_not(self):
+        self.assertEqual(self.find(1, 2), {"key"})
+
+    def test_nor_who_ran_twice_in_one_of_two(self):
+        self.assertEqual(self.find(1, 2, 2), {"key"})
