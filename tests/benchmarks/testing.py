@@ -3,18 +3,22 @@ What a test costs: ``run_actors()`` in a ``TestCase``, and a threaded worker in 
 
     DATABASE_URL=... python -m tests.benchmarks.testing [--tests 200] [--rounds 5]
 
-Both suites send one message and look at the row that its actor wrote. The threaded worker needs
-a ``TransactionTestCase``: its threads do not see what the test's transaction holds.
+All suites send one message and look at the row that its actor wrote. A threaded worker needs
+a ``TransactionTestCase``: its threads do not see what the test's transaction holds. Where
+dramatiq is installed, its worker is measured as well, with its stub broker.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import logging
 import os
 import statistics
 import sys
 import time
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 
 import django
@@ -34,20 +38,22 @@ def measure(case: type[unittest.TestCase], tests: int) -> float:
     return 1_000 * elapsed / tests
 
 
-def make_cases() -> tuple[type[unittest.TestCase], type[unittest.TestCase]]:
+def make_cases() -> dict[str, type[unittest.TestCase]]:
+    """Return the contenders by name; ``run_actors()`` is the first."""
     from django.contrib.auth.models import Group
     from django.test import TestCase, TransactionTestCase
 
     from django_actors import Worker, actor, get_broker
     from django_actors.test import run_actors
 
-    @actor(actor_name="benchmark.make_group")
     def make_group(name: str) -> None:
         Group.objects.create(name=name)
 
+    ours = actor(make_group, actor_name="benchmark.make_group")
+
     class InThisThread(TestCase):
         def test_it(self) -> None:
-            make_group.send("staff")
+            ours.send("staff")
             run_actors()
             self.assertTrue(Group.objects.filter(name="staff").exists())
 
@@ -57,12 +63,50 @@ def make_cases() -> tuple[type[unittest.TestCase], type[unittest.TestCase]]:
             worker = Worker(broker, worker_timeout=100)
             worker.start()
             self.addCleanup(worker.stop)
-            make_group.send("staff")
+            ours.send("staff")
             broker.join("default")
             worker.join()
             self.assertTrue(Group.objects.filter(name="staff").exists())
 
-    return InThisThread, InWorkerThreads
+    cases: dict[str, type[unittest.TestCase]] = {
+        "run_actors()": InThisThread,
+        "threaded worker": InWorkerThreads,
+    }
+    if importlib.util.find_spec("dramatiq"):
+        cases["threaded worker of dramatiq"] = make_dramatiq_case(make_group)
+    return cases
+
+
+def make_dramatiq_case(make_group: Callable[[str], None]) -> type[unittest.TestCase]:
+    import dramatiq
+    from django.contrib.auth.models import Group
+    from django.db import connections
+    from django.test import TransactionTestCase
+    from dramatiq.brokers.stub import StubBroker
+
+    def close_connections(self: object, broker: object, thread: object) -> None:
+        """Do what django_dramatiq does, so that the test's database can be emptied."""
+        connections.close_all()
+
+    hooks = {"before_worker_thread_shutdown": close_connections}
+    # It grumbles at each worker after the first that its broker gets.
+    logging.getLogger("dramatiq").setLevel(logging.ERROR)
+    stub = StubBroker()
+    stub.add_middleware(type("CloseConnections", (dramatiq.Middleware,), hooks)())
+    dramatiq.set_broker(stub)
+    theirs = dramatiq.actor(make_group, actor_name="make_group")
+
+    class InDramatiqThreads(TransactionTestCase):
+        def test_it(self) -> None:
+            worker = dramatiq.Worker(stub, worker_timeout=100)
+            worker.start()
+            self.addCleanup(worker.stop)
+            theirs.send("staff")
+            stub.join("default")
+            worker.join()
+            self.assertTrue(Group.objects.filter(name="staff").exists())
+
+    return InDramatiqThreads
 
 
 def main() -> None:
@@ -82,20 +126,33 @@ def main() -> None:
     runner.setup_test_environment()
     databases = runner.setup_databases()
     try:
-        ours, threaded = make_cases()
-        for case in (ours, threaded):
+        cases = make_cases()
+        for case in cases.values():
             measure(case, 5)
-        pairs = [
-            (measure(ours, options.tests), measure(threaded, max(1, options.tests // 10)))
-            for _ in range(options.rounds)
-        ]
+        rounds = [measure_all(cases, options.tests) for _ in range(options.rounds)]
     finally:
         runner.teardown_databases(databases)
         runner.teardown_test_environment()
-    mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"run_actors(): {mine:.2f} ms a test; threaded worker: {theirs:.1f} ms a test")
-    ratios = sorted(theirs / mine for mine, theirs in pairs)
-    print(f"ratio: {statistics.median(ratios):.0f} ({ratios[0]:.0f} to {ratios[-1]:.0f})")
+    report(rounds)
+
+
+def measure_all(cases: dict[str, type[unittest.TestCase]], tests: int) -> dict[str, float]:
+    """Return the milliseconds of a test of each contender; the slow ones get fewer tests."""
+    first, *others = cases
+    figures = {first: measure(cases[first], tests)}
+    figures |= {name: measure(cases[name], max(1, tests // 10)) for name in others}
+    return figures
+
+
+def report(rounds: list[dict[str, float]]) -> None:
+    first, *others = rounds[0]
+    print(f"{first}: {statistics.median(each[first] for each in rounds):.2f} ms a test")
+    for name in others:
+        ratios = sorted(each[name] / each[first] for each in rounds)
+        print(
+            f"{name}: {statistics.median(each[name] for each in rounds):.1f} ms a test, "
+            f"{statistics.median(ratios):.0f} times that ({ratios[0]:.0f} to {ratios[-1]:.0f})"
+        )
 
 
 if __name__ == "__main__":
