@@ -16,6 +16,8 @@ from django_actors.message import Envelope
 from django_actors.models import QueuedMessage
 from django_actors.wakeup import READY_CHANNEL
 
+from .database_shortcut import insert_one
+
 # SQLite takes no more than 999 parameters in old versions; a row has four.
 ROWS_AT_ONCE = 200
 
@@ -26,6 +28,8 @@ _NOTIFY = f"pg_notify('{READY_CHANNEL}', '')"
 
 def insert(connection: BaseDatabaseWrapper, envelopes: Sequence[Envelope]) -> None:
     """Write all of *envelopes* or none, and notify whoever listens of them."""
+    if len(envelopes) == 1 and insert_one(connection, _statement(connection, 1), envelopes[0]):
+        return
     several = len(envelopes) > ROWS_AT_ONCE
     together = transaction.atomic(using=connection.alias) if several else nullcontext()
     with together, connection.cursor() as cursor:

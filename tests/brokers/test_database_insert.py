@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from unittest import mock
 
-from django.db import connection
+from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
 from django_actors import wakeup
@@ -32,7 +32,7 @@ class InsertTests(EngineCase):
             for number, text in enumerate(SPECIAL)
         ]
 
-        insert(connection, sent)
+        insert(connections["default"], sent)
 
         self.assertEqual(self.rows(), sent)
 
@@ -42,26 +42,21 @@ class InsertTests(EngineCase):
                 QueuedMessage.objects.all().delete()
                 sent = envelopes(count)
 
-                insert(connection, sent)
+                insert(connections["default"], sent)
 
                 self.assertEqual(self.rows(), sent)
 
     def test_a_batch_takes_a_single_statement(self):
         for count in (1, 2, ROWS_AT_ONCE):
-            with (
-                self.subTest(count),
-                CaptureQueriesContext(
-                    connection,
-                ) as queries,
-            ):
-                insert(connection, envelopes(count))
+            with self.subTest(count), CaptureQueriesContext(connections["default"]) as queries:
+                insert(connections["default"], envelopes(count))
             self.assertEqual(len(queries), 1)
 
     def test_the_database_says_since_when_a_message_is_there(self):
         before = time.time()
 
-        insert(connection, envelopes(1))
-        insert(connection, envelopes(2))
+        insert(connections["default"], envelopes(1))
+        insert(connections["default"], envelopes(2))
 
         for since_ms in QueuedMessage.objects.values_list("enqueued_ms", flat=True):
             self.assertAlmostEqual(since_ms / 1_000, before, delta=60)
@@ -74,7 +69,7 @@ class InsertTests(EngineCase):
                 waiting = begin(self.wait_for, count)
                 wait_until(Lease.objects.exists)
 
-                insert(connection, envelopes(count))
+                insert(connections["default"], envelopes(count))
                 inserted_at = time.monotonic()
 
                 self.assertLess(waiting.result() - inserted_at, PROMPT_S)
