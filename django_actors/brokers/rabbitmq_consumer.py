@@ -26,7 +26,7 @@ from .base import QueueSize
 from .consumer import Consumer
 from .rabbitmq_claims import Claims, Tags
 from .rabbitmq_control import Control
-from .rabbitmq_lane import Claim, Lane
+from .rabbitmq_lane import PROBE_S, Claim, Lane
 from .rabbitmq_lanes import Lanes
 from .rabbitmq_link import Link, describe, is_stumble
 from .rabbitmq_parking import MARK, Parking
@@ -43,9 +43,6 @@ logger = logging.getLogger(__name__)
 # What nobody asks for any more is held so long before others get it: it costs less to
 # wait for the next fetch than to give a message back.
 HOLD_S = 0.25
-
-# A server that takes longer to answer is far away.
-FAR_S = 0.02
 
 # How long a server may take to open all lanes.
 SETUP_S = 5.0
@@ -156,6 +153,8 @@ class RabbitmqConsumer(Consumer):
     def _longest_step_s(self, surplus: bool) -> float:
         if self._quarantine:
             return QUARANTINE_LOOK_S
+        if not self._lanes.are_ripe:
+            return PROBE_S
         return HOLD_S if surplus else math.inf
 
     def _ask(self, lanes: Sequence[Lane], limit: int) -> bool:
@@ -167,28 +166,27 @@ class RabbitmqConsumer(Consumer):
                 return False
             if lane.channel is None:
                 continue
-            if not lane.is_ready or lane.asked:
+            if not lane.is_ready:
+                return True
+            if not lane.is_ripe and self._lanes.hold_claims:
+                # To read it now may cost the connection: only where nothing hangs on it.
+                lane.probe()
+                continue
+            if lane.asked:
                 return True
             if lane.buffer:
                 limit -= len(lane.buffer)
                 if not lane.is_empty:
                     return False
-            elif lane.remaining <= 0:
-                if not lane.is_ripe and self._lanes.hold_claims:
-                    # To read it now may cost the connection: only where nothing hangs on it.
-                    continue
-                lane.open_grant(self._size_of_grant(lane, limit))
+            elif lane.is_empty:
+                continue
+            elif 2 * lane.remaining < limit:
+                lane.open_grant(limit - lane.remaining)
                 return True
-            elif not lane.is_empty and lane is not lanes[-1]:
+            elif lane is not lanes[-1]:
                 lane.ask()
                 return True
         return False
-
-    def _size_of_grant(self, lane: Lane, limit: int) -> int:
-        # A grant that takes the place of one that is used up takes along the room that
-        # acknowledgements would have made there. Far away, where each costs four round trips,
-        # grants would become smaller and smaller.
-        return limit + len(lane.outstanding) if self.round_trip_s > FAR_S else limit
 
     def _count(self, lanes: Sequence[Lane], limit: int) -> int:
         return sum(len(lane.buffer) for lane in lanes) if limit > 0 else 0
@@ -213,7 +211,7 @@ class RabbitmqConsumer(Consumer):
         surplus = False
         for lane in self._lanes:
             demand = max(0, wanted) if lane in eligible else 0
-            if not lane.buffer and lane.remaining <= 2 * demand:
+            if len(lane.buffer) <= demand and lane.remaining <= 2 * demand:
                 lane.idle_since = None
                 continue
             surplus = True
@@ -230,7 +228,7 @@ class RabbitmqConsumer(Consumer):
         if lane.buffer:
             lane.give_back_buffer()
         else:
-            lane.close_grant()
+            lane.close_grants()
 
     def _leave(self, lane: Lane) -> None:
         """Give back all of a lane that is not read any more."""

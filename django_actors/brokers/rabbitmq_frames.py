@@ -8,32 +8,89 @@ receives little else, so a message that has come as a whole is read here in one 
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from typing import Any
 
-from pika import frame, spec
+from pika import spec
 
 _FRAME = struct.Struct(">BHL")  # kind, channel, size
-_CONTENT = struct.Struct(">HHQ")  # class, weight, size of the body
+_DELIVERED = struct.Struct(">QB")  # tag, whether it was delivered before
+_CONTENT = struct.Struct(">HHQH")  # class, weight, size of the body, which properties
 _DELIVER = struct.pack(">I", spec.Basic.Deliver.INDEX)
 _END = spec.FRAME_END
 
+# The properties of a message of ours that RabbitMQ has added nothing to.
+_OURS = (
+    spec.BasicProperties.FLAG_CONTENT_TYPE
+    | spec.BasicProperties.FLAG_DELIVERY_MODE
+    | spec.BasicProperties.FLAG_CORRELATION_ID
+    | spec.BasicProperties.FLAG_MESSAGE_ID
+    | spec.BasicProperties.FLAG_APP_ID
+)
 
-class Message(NamedTuple):
-    """What pika makes of the frames of one message, and where in the bytes it ends."""
 
-    method: Any
-    header: Any
+class NotAllThere(Exception):
+    """Say that a message goes on in bytes that are still to come."""
+
+
+class Message:
+    """
+    What pika's channels and consumers look at of the frames of a message.
+
+    Attributes:
+        channel_number: The channel it came on.
+
+        properties: Pika's, or of a message of ours those that a worker reads.
+
+        end: Where in the bytes it ends.
+    """
+
+    __slots__ = (
+        "body",
+        "channel_number",
+        "consumer_tag",
+        "delivery_tag",
+        "end",
+        "properties",
+        "redelivered",
+    )
+
     body: bytes
+    channel_number: int
+    consumer_tag: str
+    delivery_tag: int
     end: int
+    properties: Any
+    redelivered: bool
+
+    @property
+    def method(self) -> Message:
+        """What pika calls the first of the frames."""
+        return self
+
+
+class Properties:
+    """The properties that a worker reads of a message of ours."""
+
+    __slots__ = ("app_id", "correlation_id")
+
+    headers = None
+
+    def __init__(self, app_id: str, correlation_id: str) -> None:
+        self.app_id = app_id
+        self.correlation_id = correlation_id
 
 
 def read_message(data: bytes, at: int) -> Message | None:
-    """Return the message that begins at *at*; ``None`` if there is none, or not all of it."""
+    """
+    Return the message that begins at *at*; ``None`` if there is none, or a long one.
+
+    Raises:
+        NotAllThere: there is one, or might be, and it goes on.
+    """
     try:
         return _read(data, at)
     except (struct.error, IndexError):
-        # It goes on in bytes that are still to come.
-        return None
+        raise NotAllThere from None
 
 
 def _read(data: bytes, at: int) -> Message | None:
@@ -42,25 +99,46 @@ def _read(data: bytes, at: int) -> Message | None:
         return None
     header_at = at + 8 + size
     kind, header_channel, size = _FRAME.unpack_from(data, header_at)
+    _, _, body_size, flags = _CONTENT.unpack_from(data, header_at + 7)
+    if kind != spec.FRAME_HEADER or not body_size:
+        # Without a body it may be all that comes.
+        return None
     body_at = header_at + 8 + size
-    body_kind, body_channel, size = _FRAME.unpack_from(data, body_at)
+    kind, body_channel, size = _FRAME.unpack_from(data, body_at)
     end = body_at + 8 + size
     if (
-        (kind, body_kind) != (spec.FRAME_HEADER, spec.FRAME_BODY)
-        or not data[header_at - 1] == data[body_at - 1] == data[end - 1] == _END
+        kind != spec.FRAME_BODY
         or not channel == header_channel == body_channel
+        # A long body has several frames.
+        or body_size != size
+        or not data[header_at - 1] == data[body_at - 1] == data[end - 1] == _END
     ):
         # Another message, or none: whatever is wrong with it is for pika to say.
         return None
-    _, _, body_size = _CONTENT.unpack_from(data, header_at + 7)
-    if body_size != size:
-        # A long body has several frames.
-        return None
-    properties = spec.BasicProperties()
-    properties.decode(data, header_at + 19)
-    return Message(
-        frame.Method(channel, spec.Basic.Deliver().decode(data, at + 11)),
-        frame.Header(channel, body_size, properties),
-        data[body_at + 7 : end - 1],
-        end,
-    )
+    message = Message()
+    message.channel_number = channel
+    message.consumer_tag, next_at = _text(data, at + 11)
+    message.delivery_tag, redelivered = _DELIVERED.unpack_from(data, next_at)
+    message.redelivered = redelivered & 1 == 1
+    message.properties = _read_properties(data, header_at + 19, flags)
+    message.body = data[body_at + 7 : end - 1]
+    message.end = end
+    return message
+
+
+def _read_properties(data: bytes, at: int, flags: int) -> Any:
+    if flags != _OURS:
+        properties = spec.BasicProperties()
+        properties.decode(data, at)
+        return properties
+    mode_at = at + 3 + data[at + 2]
+    number, at = _text(data, mode_at + 1)
+    app_id, _ = _text(data, at + 1 + data[at])
+    return Properties(app_id, number)
+
+
+def _text(data: bytes, at: int) -> tuple[str, int]:
+    """Return a short text, and where it ends."""
+    start = at + 1
+    end = start + data[at]
+    return data[start:end].decode(errors="backslashreplace"), end

@@ -3,7 +3,8 @@ A lane as a consumer reads it: a channel, what came in on it, and how much may s
 
 RabbitMQ pushes. How much it may push is granted: a *grant* is a subscription with a prefetch
 of exactly what somebody asked for. What was pushed and acknowledged may be followed by more, so
-a busy lane needs no second grant; a lane nobody asks for loses it.
+a busy lane needs another grant only when more is asked for than before; a lane nobody asks for
+loses all of them.
 """
 
 from __future__ import annotations
@@ -27,8 +28,13 @@ PRECONDITION_FAILED = 406
 DECLARE_PAUSE_S = 0.3
 
 # RabbitMQ says that a quorum queue is there while another connection is still making it, and
-# ends the connection (541) of who reads it then.
+# ends the connection (541) of who reads it then. One that has messages is made, and so is one
+# that could be read once.
 RIPEN_S = 1.0
+PROBE_S = 0.05
+
+# A busy lane comes to its size in a few steps. Each grant is a consumer to the server.
+MOST_GRANTS = 4
 
 
 class Grant:
@@ -148,14 +154,14 @@ class Lane:
         self.channel: Any = None
         self.buffer: deque[Delivery] = deque()
         self.outstanding: dict[int, Claim] = {}
-        self.grant: Grant | None = None
+        self.grants: list[Grant] = []
         self.is_ready = self.is_empty = False
         self.asked = 0
         self._closing = 0
         self._returning: list[int] = []
         self.trouble: BrokerUnavailable | None = None
         self.lost: Exception | None = None
-        self.open_at = self.ripe_at = 0.0
+        self.open_at = self.ripe_at = self._probe_at = 0.0
         self.idle_since: float | None = None
 
     # ---- the channel -----------------------------------------------------------
@@ -167,14 +173,17 @@ class Lane:
     def _on_open(self, channel: Any) -> None:
         channel.add_on_cancel_callback(self._on_cancel)
         topology = self._topology
-        channel.queue_declare(**topology.declaration(self.name), callback=_ignore)
+        channel.queue_declare(**topology.declaration(self.name), callback=self._on_there)
         channel.queue_declare(
             **topology.declaration(topology.dead_name), callback=self._on_declared
         )
 
+    def _on_there(self, frame: Any) -> None:
+        self.ripe_at = time.monotonic() + RIPEN_S
+        self._note_count(frame)
+
     def _on_declared(self, frame: Any) -> None:
         self.is_ready = True
-        self.ripe_at = time.monotonic() + RIPEN_S
         self.trouble = None
 
     def _on_cancel(self, frame: Any) -> None:
@@ -200,7 +209,7 @@ class Lane:
         self.channel = None
         self.buffer.clear()
         self.outstanding = {}
-        self.grant = None
+        self.grants = []
         self.is_ready = self.is_empty = False
         self.asked = self._closing = 0
         self._returning = []
@@ -216,39 +225,55 @@ class Lane:
     @property
     def remaining(self) -> int:
         """How many messages RabbitMQ may still push."""
-        return self.grant.size - self.grant.used if self.grant else 0
+        return sum(grant.size - grant.used for grant in self.grants)
 
     def open_grant(self, size: int) -> None:
-        """Have RabbitMQ push up to *size* messages, and say what is left."""
-        self.close_grant()
-        self.grant = grant = Grant(min(size, 65_535))
+        """Have RabbitMQ push *size* messages more, and say what is left."""
+        if len(self.grants) == MOST_GRANTS:
+            smallest = min(self.grants, key=lambda grant: grant.size)
+            self._close(smallest)
+            # The room that its acknowledgements would have made is in the new one.
+            size += smallest.size
+        grant = Grant(min(size, 65_535))
+        self.grants.append(grant)
         self.channel.basic_qos(prefetch_count=grant.size, callback=_ignore)
         grant.tag = self.channel.basic_consume(
             self.name,
             lambda channel, method, properties, body: self._on_message(
                 grant, method, properties, body
             ),
-            callback=_ignore,
+            callback=self._on_granted,
         )
         self.is_empty = False
         self.ask()
 
-    def close_grant(self) -> None:
+    def _on_granted(self, frame: Any) -> None:
+        self.ripe_at = 0.0
+
+    def close_grants(self) -> None:
         """Have nothing more pushed; what is on its way goes back."""
-        if self.grant is not None:
-            channel = self.channel
-            self._closing += 1
-            # With an answer: pika never forgets a subscription that was canceled without one.
-            channel.basic_cancel(
-                self.grant.tag, callback=lambda frame: self._on_grant_closed(channel)
-            )
-            self.grant = None
+        for grant in tuple(self.grants):
+            self._close(grant)
         self.is_empty = False
+
+    def _close(self, grant: Grant) -> None:
+        channel = self.channel
+        self._closing += 1
+        self.grants.remove(grant)
+        # With an answer: pika never forgets a subscription that was canceled without one.
+        channel.basic_cancel(grant.tag, callback=lambda frame: self._on_grant_closed(channel))
 
     def _on_grant_closed(self, channel: Any) -> None:
         if channel is self.channel:
             self._closing -= 1
             self._give_back_now()
+
+    def probe(self) -> None:
+        """Ask whether a new queue has messages by now, but not too often."""
+        now = time.monotonic()
+        if not self.asked and now >= self._probe_at:
+            self._probe_at = now + PROBE_S
+            self.ask()
 
     def ask(self) -> None:
         """Ask RabbitMQ how many messages are left."""
@@ -267,6 +292,11 @@ class Lane:
                 self._asked_at = 0.0
             self.asked -= 1
             self.is_empty = frame.method.message_count == 0 and self.remaining > 0
+            self._note_count(frame)
+
+    def _note_count(self, frame: Any) -> None:
+        if frame.method.message_count:
+            self.ripe_at = 0.0
 
     def _on_message(self, grant: Grant, method: Any, properties: Any, body: bytes) -> None:
         grant.used += 1
@@ -295,7 +325,7 @@ class Lane:
     def give_back(self, tags: Collection[int]) -> None:
         """Have messages delivered again, to whoever asks first."""
         # First, and until RabbitMQ has done so: with a grant they would come back to us.
-        self.close_grant()
+        self.close_grants()
         self._returning += sorted(tags)
         self._give_back_now()
 

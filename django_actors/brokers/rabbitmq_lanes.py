@@ -84,6 +84,11 @@ class Lanes:
         return all(lane.is_ready or lane.channel is None for lane in self._order)
 
     @property
+    def are_ripe(self) -> bool:
+        """Whether none is just being made."""
+        return all(lane.is_ripe for lane in self._order)
+
+    @property
     def hold_claims(self) -> bool:
         """Whether anything would be delivered again if the connection ended."""
         return any(lane.outstanding for lane in self._all.values())

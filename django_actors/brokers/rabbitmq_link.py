@@ -24,11 +24,12 @@ from pika.exceptions import (
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
 )
+from pika.frame import decode_frame
 
 from django_actors.cures import cure_of
 from django_actors.errors import BrokerUnavailable, ServerTooOld
 
-from .rabbitmq_frames import read_message
+from .rabbitmq_frames import NotAllThere, read_message
 from .rabbitmq_options import Target
 
 # How long a farewell may take.
@@ -65,17 +66,32 @@ class Connection(SelectConnection):  # type: ignore[misc]  # pika has no types
     def _on_data_available(self, data_in: bytes) -> None:
         data = self._frame_buffer + data_in
         at = 0
-        while (message := read_message(data, at)) is not None:
-            channel = self._channels.get(message.method.channel_number)
-            if channel is None:
-                break
-            self.bytes_received += message.end - at
-            self.frames_received += 3
-            at = message.end
-            channel._on_deliver(message.method, message.header, message.body)
+        try:
+            while at < len(data):
+                message = read_message(data, at)
+                channel = self._channels.get(message.channel_number) if message else None
+                if message is None or channel is None:
+                    size = self._process_other(data[at:])
+                    if not size:
+                        break
+                    at += size
+                else:
+                    self.bytes_received += message.end - at
+                    self.frames_received += 3
+                    at = message.end
+                    channel._on_deliver(message, message, message.body)
+        except NotAllThere:
+            pass
         self._frame_buffer = data[at:]
-        # Whatever else there is.
-        super()._on_data_available(b"")
+
+    def _process_other(self, data: bytes) -> int:
+        """Have pika deal with the first frame; return its size, 0 if it is not all there."""
+        size, frame = decode_frame(data)
+        if frame is None:
+            return 0
+        self.bytes_received += size
+        self._process_frame(frame)
+        return int(size)
 
     def receive_much(self) -> None:
         """Ask the operating system for more than a dozen messages at a time."""
@@ -271,6 +287,8 @@ class Link:
 
     def flush(self, timeout: float = CLOSE_S) -> None:
         """Hand what was written to the operating system."""
+        if self._error is None:
+            self.connection.hand_over()
         self.run(self._has_written, timeout)
 
     def _has_written(self) -> bool:

@@ -314,13 +314,31 @@ class NewQueueTests(RabbitmqCase):
         consumer = self.consume()
         claimed = [self.take(consumer) for _ in range(3)]
         with mock.patch.object(rabbitmq_lane, "RIPEN_S", 600.0):
-            self.publish(self.broker, priority=1)
-            wait_until(lambda: self.has_opened(consumer, 1), "the new lane")
+            lane = self.open_empty(consumer, 1)
 
             self.assertEqual(consumer.fetch(1, timeout=0.3, below_priority=100), [])
+            self.assertEqual(lane.grants, [])
             consumer.ack(claimed)
 
-            self.assertEqual(self.take(consumer).priority, 1)
+            self.assertEqual(consumer.fetch(1, timeout=0.3, below_priority=100), [])
+            self.assertEqual(len(lane.grants), 1)
+
+    def test_with_its_first_message_it_is_read_by_all(self):
+        consumer = self.consume()
+        self.take(consumer)
+        with mock.patch.object(rabbitmq_lane, "RIPEN_S", 600.0):
+            self.open_empty(consumer, 1)
+
+            self.publish(self.broker, priority=1)
+
+            wait_until(lambda: consumer.fetch(1, timeout=0.1, below_priority=100), "the message")
+
+    def open_empty(self, consumer: Any, priority: int) -> Any:
+        key = LaneKey(priority, "q")
+        consumer._lanes.note(key)
+        wait_until(lambda: self.has_opened(consumer, priority), "the new lane")
+        self.broker.lanes.add({key})
+        return next(lane for lane in consumer._lanes if lane.key == key)
 
     def has_opened(self, consumer: Any, priority: int) -> bool:
         consumer.fetch(0, timeout=0.05)
@@ -366,6 +384,75 @@ class NewQueueTests(RabbitmqCase):
         for priority in range(8):
             self.publish(broker, priority=priority)
         broker.close()
+
+
+@needs_rabbitmq
+class GrantTests(RabbitmqCase):
+    """How much RabbitMQ may push: as much as was asked for, and again when that is done."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.broker = RabbitmqBroker(URL)
+        self.addCleanup(self.broker.close)
+        self.bodies = [b"%d" % number for number in range(400)]
+        self.broker.publish([Envelope(generate_message_id(), "q", 0, body) for body in self.bodies])
+        self.consumer: Any = self.broker.consume(["q"], owner="o")
+        self.addCleanup(self.consumer.close)
+
+    def take(self, count: int) -> list[Any]:
+        taken: list[Any] = []
+
+        def is_enough() -> bool:
+            taken.extend(self.consumer.fetch(count - len(taken), timeout=0.1))
+            return len(taken) == count
+
+        wait_until(is_enough, f"{count} messages")
+        return taken
+
+    @property
+    def lane(self) -> Any:
+        [lane] = self.consumer._lanes
+        return lane
+
+    def test_a_worker_that_has_just_started_may_ask_for_more(self):
+        with mock.patch.object(rabbitmq_lane, "RIPEN_S", 600.0):
+            self.assertEqual(len([*self.take(8), *self.take(30)]), 38)
+
+    def test_what_is_settled_makes_room_for_as_much(self):
+        self.consumer.ack([*self.take(8), *self.take(16)])
+        granted = list(self.lane.grants)
+
+        for _ in range(3):
+            self.consumer.ack(self.take(24))
+
+        self.assertEqual(self.lane.grants, granted)
+        self.assertEqual(sum(grant.size for grant in granted), 24)
+
+    def test_however_often_more_is_asked_for_there_are_few(self):
+        for count in range(1, 20):
+            self.take(count)
+
+        self.assertLessEqual(len(self.lane.grants), rabbitmq_lane.MOST_GRANTS)
+
+    def test_messages_come_in_order_over_all_of_them(self):
+        bodies: list[bytes] = []
+        for count in [*range(1, 20), *[30] * 7]:
+            taken = self.take(count)
+            bodies += [each.body for each in taken]
+            self.consumer.ack(taken)
+
+        self.assertEqual(bodies, self.bodies)
+
+    def test_what_nobody_asks_for_any_more_is_given_back_from_all_of_them(self):
+        self.consumer.ack([*self.take(8), *self.take(16)])
+
+        wait_until(self.holds_nothing, "the return")
+
+        self.assertEqual([each.body for each in self.take(2)], self.bodies[24:26])
+
+    def holds_nothing(self) -> bool:
+        self.consumer.fetch(0, timeout=0.02)
+        return not self.lane.grants and not self.lane.outstanding
 
 
 @needs_rabbitmq

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from django.test import SimpleTestCase
 from pika import frame, spec
 
-from django_actors.brokers.rabbitmq_frames import read_message
+from django_actors.brokers.rabbitmq_frames import NotAllThere, read_message
 from django_actors.brokers.rabbitmq_link import Connection
 
 BODY = b'{"queue_name":"default"}'
 
 
-def deliver(tag: int = 7, *, channel: int = 3, fragments: tuple[bytes, ...] = (BODY,)) -> bytes:
-    """Return the frames of a message, as pika writes them."""
-    method = spec.Basic.Deliver("ctag1", tag, True, "", "a-queue")
+HEADERS = {"x-delivery-count": 2}
+
+
+def deliver(
+    tag: int = 7,
+    *,
+    channel: int = 3,
+    fragments: tuple[bytes, ...] = (BODY,),
+    redelivered: bool = True,
+    headers: dict[str, int] | None = HEADERS,
+) -> bytes:
+    """Return the frames of a message of ours, as pika writes them."""
+    method = spec.Basic.Deliver("ctag1", tag, redelivered, "", "a-queue")
     properties = spec.BasicProperties(
-        app_id="an app", correlation_id=f"number {tag}", headers={"x-delivery-count": 2}
+        delivery_mode=2,
+        message_id=f"id {tag}",
+        correlation_id=f"number {tag}",
+        app_id="an app",
+        content_type="application/json",
+        headers=headers,
     )
     frames = (
         frame.Method(channel, method),
@@ -29,17 +45,23 @@ def deliver(tag: int = 7, *, channel: int = 3, fragments: tuple[bytes, ...] = (B
 
 class ReadingTests(SimpleTestCase):
     def test_it_is_what_pika_makes_of_the_frames(self):
-        data = deliver()
-        size, method = frame.decode_frame(data)
-        _, header = frame.decode_frame(data[size:])
+        for redelivered, headers in ((True, HEADERS), (False, None)):
+            with self.subTest(redelivered=redelivered, headers=headers):
+                data = deliver(redelivered=redelivered, headers=headers)
+                size, method = frame.decode_frame(data)
+                _, header = frame.decode_frame(data[size:])
 
-        message = read_message(data, 0)
+                message = read_message(data, 0)
 
-        assert message is not None
-        self.assertEqual(vars(message.method.method), vars(method.method))
-        self.assertEqual(vars(message.header.properties), vars(header.properties))
-        self.assertEqual((message.method.channel_number, message.body), (3, BODY))
-        self.assertEqual(message.end, len(data))
+                assert message is not None
+                for name in ("consumer_tag", "delivery_tag", "redelivered"):
+                    self.assertEqual(getattr(message.method, name), getattr(method.method, name))
+                for name in ("app_id", "correlation_id", "headers"):
+                    self.assertEqual(
+                        getattr(message.properties, name), getattr(header.properties, name)
+                    )
+                self.assertEqual((message.channel_number, message.body), (3, BODY))
+                self.assertEqual(message.end, len(data))
 
     def test_it_may_stand_in_the_middle(self):
         first, second = deliver(1), deliver(2)
@@ -47,7 +69,7 @@ class ReadingTests(SimpleTestCase):
         message = read_message(first + second + first, len(first))
 
         assert message is not None
-        self.assertEqual(message.method.method.delivery_tag, 2)
+        self.assertEqual(message.delivery_tag, 2)
         self.assertEqual(message.end, len(first + second))
 
     def test_one_that_is_not_all_there_is_none_yet(self):
@@ -55,7 +77,15 @@ class ReadingTests(SimpleTestCase):
 
         for size in range(len(data)):
             with self.subTest(size=size):
-                self.assertIsNone(read_message(data[:size], 0))
+                self.assertIsNone(self.read_part(data[:size]))
+
+    def read_part(self, data: bytes) -> object:
+        with suppress(NotAllThere):
+            return read_message(data, 0)
+        return None
+
+    def test_one_without_a_body_need_not_wait_for_what_comes_next(self):
+        self.assertIsNone(read_message(deliver(fragments=()), 0))
 
     def test_other_frames_are_left_to_pika(self):
         for name, data in (
