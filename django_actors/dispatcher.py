@@ -141,6 +141,7 @@ class DispatcherThread(threading.Thread):
             if self._reporter is not None:
                 self._reporter.close()
             room.listeners.discard(self._ring)
+            self._news.close()
             self._alarm.close()
             connections.close_all()
 

@@ -1,8 +1,9 @@
 """
 How a thread sleeps until a database has news for it.
 
-PostgreSQL tells (NOTIFY), SQLite can be asked for next to nothing (its data version),
-others are polled. A pipe wakes the sleeper from within the process.
+PostgreSQL tells (NOTIFY). SQLite can be asked for next to nothing (its data version), and on
+Linux the system tells when that is worthwhile: somebody has written to its files. Others are
+polled. A pipe wakes the sleeper from within the process.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .file_events import FileEvents
+
 # Names of PostgreSQL's notification channels.
 READY_CHANNEL = "django_actors_ready"
 DUE_CHANNEL = "django_actors_due"
@@ -23,13 +26,23 @@ DUE_CHANNEL = "django_actors_due"
 # With notifications a look is only the safety net.
 LISTEN_S = 1.0
 
+# A commit is written to SQLite's files a moment before it can be seen. How soon is looked again,
+# the double each time; after the last one a write was no commit, or one of our own.
+FIRST_AGAIN_S = 0.001
+LAST_AGAIN_S = 0.032
+
 # Where nobody tells: how often to look while there is work, and for how long after.
 POLL_S = 0.02
 QUIET_AFTER_S = 1.0
 
 
 class Alarm:
-    """A pipe to wake a thread that sleeps in ``poll()``; ``ring()`` is for any thread."""
+    """
+    A pipe to wake a thread that sleeps in ``poll()``; ``ring()`` is for any thread.
+
+    Attributes:
+        was_rung: Whether a ring has ended the last sleep.
+    """
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -38,6 +51,7 @@ class Alarm:
         self._rung = False
         self._closed = False
         self._lock = threading.Lock()
+        self.was_rung = False
 
     def ring(self) -> None:
         """End the sleep, or prevent the next one."""
@@ -56,7 +70,8 @@ class Alarm:
         for descriptor in (self._read, *sockets):
             poll.register(descriptor, select.POLLIN)
         ready = [descriptor for descriptor, _ in poll.poll(math.ceil(max(0.0, timeout) * 1_000))]
-        if self._read in ready:
+        self.was_rung = self._read in ready
+        if self.was_rung:
             self._hush()
         return bool(ready)
 
@@ -92,6 +107,9 @@ class AlarmWatch:
     def note_activity(self) -> None:
         """Do nothing: an alarm needs no looking."""
 
+    def close(self) -> None:
+        """Do nothing: the alarm belongs to who made it."""
+
 
 def notify_sql(connection: BaseDatabaseWrapper, channel: str) -> str | None:
     """Return the statement that tells others of news, or ``None`` where there is none."""
@@ -126,6 +144,10 @@ class NewsWatch:
         self._heard = False
         self._looked_at = 0.0
         self._active_at = time.monotonic()
+        self._told_at = -math.inf
+        self._events = FileEvents()
+        self._is_told = False
+        self._again_s = math.inf
         self._data_version: tuple[Any, int] | None = None
 
     def wait(self, timeout: float) -> bool:
@@ -135,6 +157,10 @@ class NewsWatch:
     def note_activity(self) -> None:
         """Look more often for a while: something was found."""
         self._active_at = time.monotonic()
+
+    def close(self) -> None:
+        """Let go of what the system has for it; not to be waited on any more."""
+        self._events.close()
 
     # ---- where the database tells ----------------------------------------------
 
@@ -188,18 +214,51 @@ class NewsWatch:
 
     def _poll(self, timeout: float) -> bool:
         deadline = time.monotonic() + timeout
-        if self._connection.vendor == "sqlite" and self._may_have_news():
+        if self._connection.vendor == "sqlite" and self._look():
             return True
         while (left := deadline - time.monotonic()) > 0:
-            woken = self._alarm.sleep(min(left, self._pause()))
-            news = self._may_have_news()
-            if news or woken:
+            self._sleep(left)
+            news = self._look()
+            if news or self._alarm.was_rung:
                 return news
         return False
 
-    def _pause(self) -> float:
+    def _sleep(self, left: float) -> None:
+        if (rest := self._rest_s()) > 0:
+            self._alarm.sleep(min(left, rest))
+        else:
+            self._alarm.sleep(min(left, self._pause_s()), *self._events.descriptors)
+
+    def _rest_s(self) -> float:
+        """Return how long not to look: the last news were of no use, and may be so all the time."""
+        if self._active_at >= self._told_at:
+            return 0.0
+        return self._told_at + self._pace_s() - time.monotonic()
+
+    def _pause_s(self) -> float:
+        return min(self._again_s, LISTEN_S) if self._is_told else self._pace_s()
+
+    def _pace_s(self) -> float:
+        """Return how long it is from one look to the next where nobody tells."""
         active = time.monotonic() - self._active_at < QUIET_AFTER_S
         return POLL_S if active else self._quiet_poll_s
+
+    def _look(self) -> bool:
+        if self._rest_s() > 0:
+            return False
+        heard = self._events.take()
+        news = self._may_have_news()
+        if news:
+            # Who has missed some is deaf, as to what comes over a network, and is not relied on
+            # until he hears again.
+            self._is_told = heard or self._again_s < math.inf
+            self._again_s = math.inf
+            self._told_at = time.monotonic()
+        elif heard:
+            self._again_s = FIRST_AGAIN_S
+        else:
+            self._again_s = 2 * self._again_s if self._again_s < LAST_AGAIN_S else math.inf
+        return news
 
     def _may_have_news(self) -> bool:
         if self._connection.vendor != "sqlite":
@@ -211,7 +270,16 @@ class NewsWatch:
             (version,) = raw.execute("PRAGMA data_version").fetchone()
         # The versions of two connections cannot be compared.
         before, self._data_version = self._data_version, (raw, version)
+        if before is None or before[0] is not raw:
+            self._events.watch(_files_of(raw))
         return bool(self._data_version != before)
+
+
+def _files_of(raw: Any) -> tuple[str, ...]:
+    """Return the files that a commit to a database of SQLite may write to."""
+    ((_, _, path), *_) = raw.execute("PRAGMA database_list").fetchall()
+    # In memory it has none.
+    return (path, f"{path}-wal") if path else ()
 
 
 def _is_psycopg_3(connection: BaseDatabaseWrapper) -> bool:

@@ -29,7 +29,7 @@ FLOORS = {
     2: "waiting_room rows models migrations middleware claims crashes outbox wakeup"
     " counts failures isolation journal memory_queue memory_room pauses roster starts",
     1: "message registry conf backoff errors clock delivery encoding fingerprints memory redaction"
-    " signing cures interrupts",
+    " signing cures interrupts file_events",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

@@ -144,7 +144,7 @@ class AlarmTests(SimpleTestCase):
         self.assertTrue(watch.wait(LONG_S))
 
 
-class NewsTests(EngineCase):
+class NewsCase(EngineCase):
     def setUp(self) -> None:
         super().setUp()
         self.alarm = Alarm()
@@ -155,10 +155,19 @@ class NewsTests(EngineCase):
     def make_watch(self) -> NewsWatch:
         """Return a watch for the calling thread that has had the news of today."""
         watch = NewsWatch(connections["default"], self.alarm, READY_CHANNEL, quiet_poll_s=0.05)
+        self.addCleanup(watch.close)
         watch.wait(0.01)
         watch.wait(0.01)
         return watch
 
+    def write(self) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            QueuedMessage.objects.create(queue_name="q", message_id="id", body=b"", enqueued_ms=0)
+            if statement := notify_sql(connection, READY_CHANNEL):
+                cursor.execute(statement)
+
+
+class NewsTests(NewsCase):
     def wait_for_news(self, ready: list[bool]) -> float:
         watch = self.make_watch()
         ready.append(True)
@@ -176,12 +185,6 @@ class NewsTests(EngineCase):
         self.write()
 
         self.assertLess(sleeper.result(), PROMPT_S)
-
-    def write(self) -> None:
-        with transaction.atomic(), connection.cursor() as cursor:
-            QueuedMessage.objects.create(queue_name="q", message_id="id", body=b"", enqueued_ms=0)
-            if statement := notify_sql(connection, READY_CHANNEL):
-                cursor.execute(statement)
 
     def test_the_alarm_ends_the_wait_and_is_no_news_of_the_database(self):
         watch = self.make_watch()
@@ -255,3 +258,57 @@ class NewsTests(EngineCase):
             return delivery.body, time.monotonic()
         finally:
             consumer.close()
+
+
+@tag("sqlite")  # The only one whose files are there to be watched.
+class FileTests(NewsCase):
+    """Nobody looks by himself who is told when it is worthwhile."""
+
+    def make_watch(self) -> NewsWatch:
+        """Return a watch that has been told once, and relies on it."""
+        watch = super().make_watch()
+        in_thread(self.write)
+        wait_until(lambda: watch.wait(LONG_S))
+        watch.note_activity()
+        return watch
+
+    def test_who_is_told_looks_no_more(self):
+        watch = self.make_watch()
+
+        with mock.patch.object(watch, "_may_have_news", wraps=watch._may_have_news) as looks:
+            self.assertFalse(watch.wait(0.3))
+
+        # The look before it sleeps, those for a write that has just been, and the last one.
+        self.assertLess(looks.call_count, 10)
+
+    def test_who_was_told_nothing_of_news_looks_as_often_as_ever(self):
+        watch = self.make_watch()
+        with mock.patch.object(watch._events, "take", return_value=False):
+            # At the first the deaf one relies on being told.
+            with mock.patch.object(wakeup, "LISTEN_S", 0.05):
+                in_thread(self.write)
+                wait_until(lambda: watch.wait(LONG_S))
+            watch.note_activity()
+
+            in_thread(self.write)
+
+            self.assertLess(timed(lambda: wait_until(lambda: watch.wait(LONG_S))), PROMPT_S)
+
+    def test_news_that_were_of_no_use_are_told_at_a_bearable_pace(self):
+        watch = self.make_watch()
+        in_thread(self.write)
+        wait_until(lambda: watch.wait(LONG_S))
+
+        with mock.patch.object(wakeup, "POLL_S", 0.2):
+            in_thread(self.write)
+            lasted = timed(lambda: wait_until(lambda: watch.wait(LONG_S)))
+
+        self.assertGreater(lasted, 0.1)
+
+    def test_a_watch_that_is_closed_leaves_no_descriptor_behind(self):
+        watch = self.make_watch()
+        [descriptor] = watch._events.descriptors
+
+        watch.close()
+
+        self.assertRaises(OSError, os.fstat, descriptor)

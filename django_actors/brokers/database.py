@@ -417,6 +417,7 @@ class DatabaseConsumer(Consumer):
         try:
             self._broker.release(self._owner, done=())
         finally:
+            self._news.close()
             self._alarm.close()
 
 

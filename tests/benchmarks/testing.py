@@ -94,7 +94,7 @@ def make_dramatiq_case(make_group: Callable[[str], None]) -> type[unittest.TestC
     stub = StubBroker()
     stub.add_middleware(type("CloseConnections", (dramatiq.Middleware,), hooks)())
     dramatiq.set_broker(stub)
-    theirs = dramatiq.actor(make_group, actor_name="make_group")
+    theirs = dramatiq.actor(actor_name="make_group")(make_group)
 
     class InDramatiqThreads(TransactionTestCase):
         def test_it(self) -> None:
