@@ -17,7 +17,7 @@ from django.test import SimpleTestCase, tag
 from .speed import measures
 from .speed.__main__ import describe_command, make_parser
 from .speed.bodies import LAST, count_marks, kind_of
-from .speed.contenders import BROKERS, CONTENDERS, FLOOR, OURS, Contender
+from .speed.contenders import BROKERS, CONTENDERS, FLOOR, OURS, OURS_CLASSIC, Contender
 from .speed.contest import Contest
 from .speed.goals import judge
 from .speed.page import PAGE, make_digest, write_page
@@ -153,6 +153,17 @@ class ContenderTests(SimpleTestCase):
             self.assertEqual(names[:1], [OURS])
             self.assertIn(FLOOR, names)
 
+    def test_a_peer_on_rabbitmq_is_compared_with_ours_on_the_same_type_of_queue(self) -> None:
+        pairs = {each.name: each.counterpart for each in CONTENDERS if each.broker == "rabbitmq"}
+
+        for peer in ("dramatiq", "celery"):
+            self.assertEqual(pairs[peer], OURS_CLASSIC)
+            self.assertEqual(pairs[f"{peer} (quorum queue)"], OURS)
+        self.assertEqual(pairs[FLOOR], OURS)
+
+    def test_elsewhere_a_peer_is_compared_with_ours(self) -> None:
+        self.assertEqual(find("dramatiq", "redis").counterpart, OURS)
+
 
 class CommandTests(SimpleTestCase):
     def test_the_help_names_each_workload_and_each_server(self) -> None:
@@ -231,6 +242,24 @@ class PageTests(SimpleTestCase):
         self.assertIn("| **50 (0.50 × dramatiq)** |", digest)
         lost = [line for line in digest.splitlines() if line.startswith("- ")]
         self.assertEqual(lost, ["- `send()`, a second: Redis to dramatiq (0.50 ×)"])
+
+    def test_a_loss_is_one_to_ours_with_the_same_type_of_queue(self) -> None:
+        classic, quorum = find("dramatiq", "rabbitmq"), find("dramatiq (quorum queue)", "rabbitmq")
+        results: Results = {
+            "drain": {
+                find(OURS, "rabbitmq"): runs("rate", 30),
+                find(OURS_CLASSIC, "rabbitmq"): runs("rate", 80),
+                classic: runs("rate", 100),
+                quorum: runs("rate", 10),
+            }
+        }
+
+        digest = make_digest(report(results))
+
+        lost = [line for line in digest.splitlines() if line.startswith("- ")]
+        self.assertEqual(
+            lost, ["- drain, 2 × 8 threads, messages a second: RabbitMQ to dramatiq (0.80 ×)"]
+        )
 
     def test_a_loss_within_the_noise_is_told_as_one(self) -> None:
         results: Results = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 PROCESSES, THREADS = 2, 8
 
@@ -11,7 +12,8 @@ ENGINES = "tests.benchmarks.speed.engines"
 MANAGE = ("-m", "tests.benchmarks.speed.manage")
 
 OURS, FLOOR = "django_actors", "floor"
-OURS_CLASSIC = f"{OURS} (classic queue)"
+CLASSIC, QUORUM = "classic", "quorum"
+OURS_CLASSIC = f"{OURS} ({CLASSIC} queue)"
 BROKERS = ("redis", "rabbitmq", "postgresql", "sqlite")
 
 
@@ -52,7 +54,7 @@ class Contender:
 
         share: The part of the messages that it gets in a drain. A slow one would take minutes.
 
-        query: What its broker's address has in addition.
+        queue_type: What keeps its messages on RabbitMQ.
     """
 
     name: str
@@ -62,7 +64,7 @@ class Contender:
     forks: bool = True
     threads: int = THREADS
     share: float = 1.0
-    query: str = ""
+    queue_type: str = ""
 
     @property
     def title(self) -> str:
@@ -71,6 +73,11 @@ class Contender:
     @property
     def is_peer(self) -> bool:
         return self.name not in (OURS, OURS_CLASSIC, FLOOR)
+
+    @property
+    def counterpart(self) -> str:
+        """The name of ours that it is compared with: messages are kept in the same way."""
+        return OURS_CLASSIC if self.is_peer and self.queue_type == CLASSIC else OURS
 
     @property
     def in_django(self) -> bool:
@@ -91,12 +98,6 @@ class Contender:
 def _actors(broker: str) -> Contender:
     flags = ("--processes", "{processes}", "--threads", f"{THREADS}")
     return Contender(OURS, broker, "with_actors", (*MANAGE, "runactors", *flags))
-
-
-def _actors_classic() -> Contender:
-    # What its peers on RabbitMQ have; the default is a quorum queue.
-    command = _actors("rabbitmq").command
-    return Contender(OURS_CLASSIC, "rabbitmq", "with_actors", command, query="?queue_type=classic")
 
 
 def _floor(broker: str) -> Contender:
@@ -160,10 +161,24 @@ def _ox(broker: str) -> Contender:
     return Contender("django-ox", broker, "with_ox", (*MANAGE, "ox_worker", *flags), share=0.05)
 
 
+def _in_queues(contender: Contender, queue_type: str, default: str) -> Contender:
+    """Return the contender on RabbitMQ with queues of this type; named if it is not its default."""
+    name = contender.name if queue_type == default else f"{contender.name} ({queue_type} queue)"
+    return replace(contender, name=name, queue_type=queue_type)
+
+
+def _on_rabbitmq() -> Iterator[Contender]:
+    for queue_type in (QUORUM, CLASSIC):
+        yield _in_queues(_actors("rabbitmq"), queue_type, QUORUM)
+        yield _in_queues(_dramatiq("rabbitmq"), queue_type, CLASSIC)
+        yield _in_queues(_celery("rabbitmq"), queue_type, CLASSIC)
+    yield _in_queues(_floor("rabbitmq"), QUORUM, QUORUM)
+
+
 CONTENDERS = [
-    *(make(broker) for broker in BROKERS for make in (_actors, _floor)),
-    _actors_classic(),
-    *(make(broker) for broker in ("redis", "rabbitmq") for make in (_dramatiq, _celery)),
+    *(make(broker) for broker in ("redis", "postgresql", "sqlite") for make in (_actors, _floor)),
+    *_on_rabbitmq(),
+    *(make("redis") for make in (_dramatiq, _celery)),
     _rq(),
     *(_huey(broker) for broker in ("redis", "postgresql", "sqlite")),
     _procrastinate(),

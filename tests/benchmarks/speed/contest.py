@@ -54,11 +54,13 @@ class Contest:
         self.directory = Path(self._temporary.name)
         self._log: IO[bytes] = (self.directory / "log").open("ab")
         broker = "database://default" if self._database == self._url else self._url
+        queue_type = self.contender.queue_type
         self._environment = clean_environment(
-            BENCHMARK_BROKER=broker + self.contender.query,
+            BENCHMARK_BROKER=f"{broker}?queue_type={queue_type}" if queue_type else broker,
             BENCHMARK_DATABASE=self._database,
             BENCHMARK_DIRECTORY=str(self.directory),
             BENCHMARK_ENGINE=self.contender.module,
+            BENCHMARK_QUEUE_TYPE=queue_type,
             BENCHMARK_URL=self._url,
             DJANGO_SETTINGS_MODULE="tests.benchmarks.speed.settings",
         )

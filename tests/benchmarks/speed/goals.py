@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .contenders import BROKERS, FLOOR, OURS
+from .contenders import BROKERS, FLOOR, OURS, QUORUM, Contender
 from .results import Report
 from .tables import TITLES, compare, format_ratio, kept
 from .workloads import WORKLOADS
@@ -81,10 +81,13 @@ def _judge_ratio(report: Report, goal: Goal) -> Verdict | None:
         measured = f"{format_ratio(ratio)} {name}"
         return Verdict(goal, _what(goal), asked, measured, ratio >= goal.bound)
     other = goal.figure_beside or goal.figure
+    beside = _find(report, goal)
+    if beside is None:
+        return None
     ratio_beside = compare(
         WORKLOADS[goal.workload].figures[goal.figure],
-        report.median(goal.workload, goal.broker, OURS, goal.figure),
-        report.median(goal.workload, goal.broker, goal.beside, other),
+        report.median(goal.workload, goal.broker, beside.counterpart, goal.figure),
+        report.median(goal.workload, goal.broker, beside.name, other),
     )
     if ratio_beside is None:
         return None
@@ -95,6 +98,11 @@ def _judge_ratio(report: Report, goal: Goal) -> Verdict | None:
     reached = ratio_beside >= goal.bound
     asked, measured = f"{goal.bound:g} × {name}", format_ratio(ratio_beside)
     return Verdict(goal, _what(goal), asked, measured, reached)
+
+
+def _find(report: Report, goal: Goal) -> Contender | None:
+    own = report.of(goal.workload, goal.broker)
+    return next((each for each in own if each.name == goal.beside), None)
 
 
 def _judge_variant(report: Report, goal: Goal) -> Verdict | None:
@@ -118,14 +126,14 @@ def best_peer(report: Report, broker: str, workload: str, figure: str) -> tuple[
 def compare_peers(
     report: Report, broker: str, workload: str, figure: str
 ) -> list[tuple[str, float]]:
-    """Return each peer with such a figure, and by how much ours is better."""
+    """Return each peer with such a figure, and by how much ours of its kind is better."""
     kind = WORKLOADS[workload].figures[figure]
-    ours = report.median(workload, broker, OURS, figure)
     return [
         (each.name, ratio)
         for each, runs in report.of(workload, broker).items()
         if each.is_peer
         and (each.in_django or not kind.in_django)
+        and (ours := report.median(workload, broker, each.counterpart, figure)) is not None
         and (ratio := compare(kind, ours, runs.median(figure))) is not None
     ]
 
@@ -133,6 +141,7 @@ def compare_peers(
 GOALS = [
     Goal("redis", "drain", "rate", 5, "dramatiq"),
     Goal("redis", "drain", "rate", 0.5, FLOOR),
+    Goal("rabbitmq", "drain", "rate", 2.5, f"dramatiq ({QUORUM} queue)"),
     Goal("rabbitmq", "drain", "rate", 2.5, "dramatiq"),
     Goal("rabbitmq", "drain", "rate", 0.7, FLOOR),
     Goal("postgresql", "drain", "rate", 10, "procrastinate"),

@@ -131,10 +131,13 @@ def _losses(report: Report) -> Iterator[str]:
 
 
 def _lost_to(report: Report, broker: str, workload: str, figure: str) -> Iterator[str]:
-    runs_of = {each.name: runs for each, runs in report.of(workload, broker).items()}
+    own = report.of(workload, broker)
+    runs_of = {each.name: runs for each, runs in own.items()}
+    counterpart_of = {each.name: each.counterpart for each in own}
     for name, ratio in compare_peers(report, broker, workload, figure):
         if ratio < 1:
-            mine, others = runs_of[OURS].values(figure), runs_of[name].values(figure)
+            ours = runs_of[counterpart_of[name]]
+            mine, others = ours.values(figure), runs_of[name].values(figure)
             close = min(mine) <= max(others) and min(others) <= max(mine)
             yield f"{name} ({format_ratio(ratio)}{'*' if close else ''})"
 

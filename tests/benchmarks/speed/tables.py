@@ -40,13 +40,14 @@ def make_table(workload: Workload, results: Mapping[Contender, Runs]) -> str:
 
 
 def _rows(workload: Workload, ran: Mapping[Contender, Runs]) -> list[str]:
-    ours = next((runs for each, runs in ran.items() if each.name == OURS), Runs())
+    runs_of = {each.name: runs for each, runs in ran.items()}
     names = [name for name in workload.figures if any(runs.values(name) for runs in ran.values())]
     counts = any(runs.values("count") for runs in ran.values())
     titles = [title for name in names for title in (workload.figures[name].title, "spread", "ours")]
     rows = [["contender", "rounds", *(["messages"] if counts else []), *titles]]
     for contender in sorted(ran, key=lambda each: _order(workload, names, ran[each])):
         runs = ran[contender]
+        ours = runs_of.get(contender.counterpart, Runs())
         row = [contender.name, f"{len(runs.figures)}"]
         if counts:
             row.append(f"{runs.figures[0]['count']:,.0f}")

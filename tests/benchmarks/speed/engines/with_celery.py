@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -23,6 +24,7 @@ app.conf.update(
 )
 if _servers.URL.startswith("amqp"):
     app.conf.broker_transport_options = {"confirm_publish": True}
+    app.conf.task_default_queue_type = os.environ["BENCHMARK_QUEUE_TYPE"]
 
 task = app.task(name="run")(body)
 
