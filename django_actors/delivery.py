@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import clock
 from .encoding import encode_checked
-from .message import Envelope, Message
+from .message import Envelope, Message, Origin
 
 if TYPE_CHECKING:
     from .registry import RegisteredActor
@@ -30,6 +30,10 @@ class Fate(enum.Enum):
     SKIPPED = "skipped"
     POSTPONED = "postponed"
     PUT_BACK = "put back"
+
+
+# Of these a row of the waiting room is left.
+WAITING_FATES = (Fate.RETRY, Fate.DEAD, Fate.POSTPONED)
 
 
 class Reason(enum.StrEnum):
@@ -68,6 +72,8 @@ class Delivery:
         receipt: What the consumer needs to acknowledge it.
 
         redelivered: Whether it was delivered before and not settled.
+
+        origin: Where this copy of the message came from, as far as the broker tells.
 
         message: The decoded message; ``None`` until that is done.
 
@@ -111,6 +117,7 @@ class Delivery:
         "max_retries",
         "message",
         "notify_shutdown",
+        "origin",
         "priority",
         "queue_name",
         "reason",
@@ -128,6 +135,7 @@ class Delivery:
         priority: int = 0,
         receipt: Any = None,
         redelivered: bool = False,
+        origin: Origin = Origin.SENDER,
         message: Message | None = None,
     ) -> None:
         self.body = body
@@ -135,6 +143,7 @@ class Delivery:
         self.priority = priority
         self.receipt = receipt
         self.redelivered = redelivered
+        self.origin = origin
         self.message = message
         self.actor: RegisteredActor | None = None
         self.defaults: Mapping[str, Any] = {}

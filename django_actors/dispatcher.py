@@ -11,6 +11,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Sequence
 
 from django.db import Error as DatabaseError
 from django.db import connections
@@ -20,6 +21,7 @@ from .brokers.base import Broker
 from .claims import is_locked_out
 from .conf import settings
 from .errors import BrokerError
+from .message import Envelope, Origin
 from .reporter import Reporter
 from .wakeup import POLL_S, Alarm
 
@@ -69,10 +71,19 @@ class Dispatcher:
             # Publish first, delete second. A crash in between sends twice; the other
             # order would lose the message.
             self._broker.publish([envelope for _, envelope in rows])
-            self._room.forget([key for key, _ in rows], self._owner)
+            kept = self._doubtful(rows)
+            self._room.forget([key for key, _ in rows if key not in kept], self._owner)
+            if kept:
+                self._room.keep(sorted(kept), self._owner)
         elapsed_ms = (time.monotonic() - began) * clock.MS_PER_S
         logger.debug("Moved %d due messages in %d ms", len(rows), elapsed_ms)
         return len(rows)
+
+    def _doubtful(self, rows: Sequence[tuple[int, Envelope]]) -> set[int]:
+        """Return the keys of rows that have to tell two copies of a message apart."""
+        if not self._broker.tells_origin:
+            return set()
+        return {key for key, envelope in rows if envelope.origin is Origin.DOUBTFUL_ROW}
 
     def tend(self) -> None:
         """Do what is due every few seconds, or minutes."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from . import clock
+from . import clock, moves
 from .conf import settings
 from .delivery import Delivery, Fate, Reason
 from .errors import (
@@ -30,6 +30,7 @@ from .errors import (
     UntrustedMessage,
     exception_text,
 )
+from .message import Origin
 from .middleware.base import call_hooks
 from .redaction import format_traceback, redact
 from .rows import exception_name, storable
@@ -114,7 +115,7 @@ class Executor:
             return delivery.fate is None
         try:
             self._decode(delivery)
-            if delivery.redelivered:
+            if delivery.redelivered or delivery.origin is Origin.DOUBTFUL_ROW:
                 self._look_up(delivery)
             self._find_actor(delivery)
         except _Settled:
@@ -148,11 +149,14 @@ class Executor:
             self._bury(delivery, Reason.BAD_SIGNATURE, error)
 
     def _look_up(self, delivery: Delivery) -> None:
-        """Find out why a message comes a second time: settled already, or a suspect."""
+        """Find out why a message may come a second time: settled already, or a suspect."""
         message_id = delivery.message_id
-        if self._broker.waiting_room.has_settled(message_id):
-            # The row was written, the acknowledgement was not.
+        room = self._broker.waiting_room
+        # The row was written, the acknowledgement was not; or it is one copy too many.
+        if room.has_settled(message_id) or moves.is_late(delivery, room.alias):
             delivery.fate = Fate.SKIPPED
+            # A row that is there is another attempt's.
+            delivery.origin = Origin.SENDER
             raise _Settled
         record = self._broker.find_crash(message_id)
         if record is None:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import IntEnum
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,13 +87,32 @@ def decode_json(text: str) -> Any:
     return value if end == len(text) else _decoder.decode(text)
 
 
+class Origin(IntEnum):
+    """
+    Where one copy of a message came into the broker from.
+
+    Attributes:
+        SENDER: From whoever sent it; no row of the waiting room knows of it.
+
+        ROW: Out of a row, which is deleted once the broker has the copy.
+
+        DOUBTFUL_ROW: Out of a row that somebody may have published before. It stays until a
+            copy has run, and tells a later copy that none has.
+    """
+
+    SENDER = 0
+    ROW = 1
+    DOUBTFUL_ROW = 2
+
+
 class Envelope(NamedTuple):
-    """What a broker needs to carry a message: where it goes, and its bytes."""
+    """What a broker needs to carry a message: where it goes, its bytes, where it is from."""
 
     message_id: str
     queue_name: str
     priority: int
     body: bytes
+    origin: Origin = Origin.SENDER
 
     def __repr__(self) -> str:
         # Without the body: it may hold what is sensitive, and nobody can tell where.

@@ -71,6 +71,9 @@ class WaitingMessage(models.Model):
     max_retries = models.BigIntegerField(_("retries at most"), null=True, editable=False)
     stored_at = models.DateTimeField(_("stored at"), editable=False)
     claimed_by = models.CharField(max_length=OWNER_LENGTH, blank=True, default="", editable=False)
+    # Whether a dispatcher has had it in hand: the broker may have its message already. The
+    # default is the database's, too: code from before this column writes rows without it.
+    moving = models.BooleanField(default=False, db_default=False, editable=False)
 
     class Meta:
         verbose_name = _("waiting message")

@@ -18,7 +18,7 @@ from django.db import connections, transaction
 from . import clock
 from .delivery import Reason
 from .errors import BrokerUnavailable
-from .message import Envelope, Message
+from .message import Envelope, Message, Origin
 from .models import Kind
 from .rows import build_row
 
@@ -55,7 +55,8 @@ class HandOver:
         if clock.now_ms() - self._began_ms > HAND_OVER_MS // 2:
             return
         try:
-            self._broker.publish(self._envelopes)
+            envelopes = [each._replace(origin=Origin.ROW) for each in self._envelopes]
+            self._broker.publish(envelopes)
             ids = [envelope.message_id for envelope in self._envelopes]
             self._broker.waiting_room.forget_outbox(ids)
         except (BrokerUnavailable, DatabaseError) as error:

@@ -32,6 +32,7 @@ from .conf import settings
 from .delivery import Reason
 from .message import Envelope, Message, generate_message_id
 from .models import Attempt, Kind, Outcome, WaitingMessage
+from .moves import origin_of
 from .rows import build_row, spell_out
 from .signing import OPTION as SIGNATURE
 from .signing import seal
@@ -40,6 +41,11 @@ from .wakeup import DUE_CHANNEL, Alarm, NewsWatch, notify_sql
 # A dispatcher that dies between its claim and its delete holds rows no longer than this.
 CLAIM_MS = 30_000
 
+# Claims rows whose message was published twice, perhaps, until one of the copies has run. That a
+# broker forgets a message (a purge, a lost server) is possible; then it is published once more.
+KEEPER = "kept"
+KEEP_MS = 24 * 3_600_000
+
 # How soon an idle dispatcher sees a row of another process, where the database cannot tell.
 QUIET_POLL_S = 0.5
 
@@ -47,14 +53,16 @@ QUIET_POLL_S = 0.5
 MOST_KEYS = 900
 
 
-_COLUMNS = ("id", "message_id", "queue_name", "priority", "body", "due_ms")
+_COLUMNS = ("id", "message_id", "queue_name", "priority", "body", "kind", "moving", "due_ms")
 
 _claim_due = ClaimStatement(
     WaitingMessage,
     columns=", ".join(_COLUMNS),
     where="due_ms <= COALESCE(%s, {now})",
     order="due_ms, id",
-    changes="claimed_by = %s",
+    # Nothing: it returns when they were due, and who has had them, and keeps others away until
+    # the transaction ends.
+    changes="due_ms = due_ms",
 )
 
 
@@ -176,36 +184,36 @@ class WaitingRoom:
             now: Milliseconds since 1970; the database's own time where it is ``None``.
 
         Returns:
-            Pairs of a row's key and what the broker needs to carry its message.
+            Pairs of a row's key and what the broker needs to carry its message. A row that
+            somebody else has had in hand, or may have, is a doubtful origin.
         """
         claim = partial(self._claim_due, owner, limit, now)
         rows = retry_when_locked(connections[self.alias], claim)
         rows.sort(key=_due_and_key)
         return [
-            (key, Envelope(message_id or "", queue_name, priority, bytes(body)))
-            for key, message_id, queue_name, priority, body, _ in rows
+            (key, Envelope(message_id or "", queue_name, priority, bytes(body), origin_of(*past)))
+            for key, message_id, queue_name, priority, body, *past, _ in rows
         ]
 
     def _claim_due(self, owner: str, limit: int, now: int | None) -> list[Row]:
         connection = connections[self.alias]
         with transaction.atomic(using=self.alias, savepoint=False):
-            rows = _claim_due.run(connection, [(now,)], set_params=(owner,), limit=limit)
-            self._keep_claimed([row[0] for row in rows])
+            rows = _claim_due.run(connection, [(now,)], set_params=(), limit=limit)
+            self._keep_claimed([row[0] for row in rows], owner)
         return rows
 
-    def _keep_claimed(self, keys: Sequence[int]) -> None:
+    def _keep_claimed(self, keys: Sequence[int], owner: str) -> None:
         """Keep rows from other dispatchers for the time it takes to publish them."""
         if not keys:
             return
         connection = connections[self.alias]
         table = quoted_table(connection, WaitingMessage)
         marks = ", ".join(["%s"] * len(keys))
-        # A statement of its own: the claim itself returns when they were due.
         with connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE {table} SET due_ms = {now_ms_sql(connection)} + {CLAIM_MS} "
-                f"WHERE id IN ({marks})",
-                keys,
+                f"UPDATE {table} SET claimed_by = %s, moving = %s, "
+                f"due_ms = {now_ms_sql(connection)} + {CLAIM_MS} WHERE id IN ({marks})",
+                [owner, True, *keys],
             )
 
     def forget(self, keys: Sequence[int], owner: str) -> None:
@@ -214,6 +222,12 @@ class WaitingRoom:
             mine = self._rows().filter(pk__in=keys, claimed_by=owner)
             # They are published: what is not deleted now is published again.
             retry_when_locked(connections[self.alias], mine.delete)
+
+    def keep(self, keys: Sequence[int], owner: str) -> None:
+        """Leave claimed rows, which are published, where they are until a copy has run."""
+        mine = self._rows().filter(pk__in=keys, claimed_by=owner)
+        changes = {"claimed_by": KEEPER, "due_ms": clock.now_ms() + KEEP_MS}
+        retry_when_locked(connections[self.alias], partial(mine.update, **changes))
 
     def forget_outbox(self, message_ids: Sequence[str]) -> None:
         """Delete rows of the outbox that were handed over and that nobody changed since."""

@@ -10,6 +10,7 @@ from django.test import SimpleTestCase
 
 from django_actors.delivery import Delivery, Fate, Reason
 from django_actors.errors import MessageTooLarge, UnencodableArgument
+from django_actors.message import Envelope
 
 from .engine import deliver, make_message
 from .support import START_MS, actors_settings, stop_clock
@@ -60,9 +61,9 @@ class AttributesTests(SimpleTestCase):
         delivery = Delivery(b" " + message.encode(), queue_name="mail", priority=7, message=message)
 
         self.assertEqual(
-            delivery.envelope(), (message.message_id, "mail", 7, b" " + message.encode())
+            delivery.envelope(), Envelope(message.message_id, "mail", 7, b" " + message.encode())
         )
-        self.assertEqual(Delivery(b"?", queue_name="q").envelope(), ("", "q", 0, b"?"))
+        self.assertEqual(Delivery(b"?", queue_name="q").envelope(), Envelope("", "q", 0, b"?"))
 
 
 class FateTests(SimpleTestCase):

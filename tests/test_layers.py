@@ -27,7 +27,7 @@ FLOORS = {
     " control pace reporter slots start_reporter watchdog work_heap",
     3: "actor generic_actor brokers options",
     2: "waiting_room rows models migrations middleware claims crashes outbox wakeup"
-    " counts failures isolation journal memory_queue memory_room pauses roster starts",
+    " counts failures isolation journal memory_queue memory_room moves pauses roster starts",
     1: "message registry conf backoff errors clock delivery encoding fingerprints memory redaction"
     " signing cures interrupts file_events",
 }

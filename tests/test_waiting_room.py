@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from django_actors import clock
 from django_actors.delivery import Delivery, Reason
-from django_actors.message import Message
+from django_actors.message import Message, Origin
 from django_actors.models import Kind, WaitingMessage
 from django_actors.rows import build_delivery_row, build_row
 from django_actors.waiting_room import CLAIM_MS, WaitingRoom, renew
@@ -185,7 +185,7 @@ class ClaimTests(RoomMixin, TestCase):
         [(key, envelope)] = self.room.claim_due("me", limit=1)
 
         self.assertEqual(key, WaitingMessage.objects.get().pk)
-        self.assertEqual(envelope, (message.message_id, "mail", 5, message.encode()))
+        self.assertEqual(envelope, (message.message_id, "mail", 5, message.encode(), Origin.ROW))
 
     def test_a_claimed_row_is_nobody_elses(self):
         self.put(make_row())

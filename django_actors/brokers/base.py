@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-from django_actors import clock, crashes, outbox
+from django_actors import clock, crashes, moves, outbox
 from django_actors.conf import settings
-from django_actors.delivery import Delivery, Fate, Reason
+from django_actors.delivery import WAITING_FATES, Delivery, Fate, Reason
 from django_actors.encoding import encode_checked
 from django_actors.errors import (
     MiddlewareError,
@@ -41,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 _JOIN_STEP_S = 0.05
 
-_WAITING_FATES = (Fate.RETRY, Fate.DEAD, Fate.POSTPONED)
-
 
 class QueueSize(NamedTuple):
     """How many messages of a queue wait for a worker, and how many one has claimed."""
@@ -58,6 +56,10 @@ class Broker(abc.ABC):
     Args:
         middleware: Instances in order; what the settings name where it is ``None``.
     """
+
+    # Whether its deliveries have the origin of what was published. Without that, a message runs
+    # twice if a process dies between publishing it and deleting its row.
+    tells_origin = False
 
     def __init__(self, *, middleware: Iterable[Middleware] | None = None) -> None:
         self.middleware: list[Middleware] = (
@@ -375,6 +377,13 @@ class Broker(abc.ABC):
         else:
             outbox.hold(self, batch)
 
+    # ---- receiving -------------------------------------------------------------
+
+    def note_received(self, deliveries: Sequence[Delivery]) -> None:
+        """Finish the moves that *deliveries* come from, before they run."""
+        if self.tells_origin:
+            moves.note_received(deliveries, self.waiting_room.alias)
+
     # ---- settling --------------------------------------------------------------
 
     def settle(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
@@ -402,7 +411,7 @@ class Broker(abc.ABC):
 
     def _write_then_ack(self, consumer: Consumer, settled: Sequence[Delivery]) -> None:
         successors = [message for each in settled for message in each.successors]
-        rows = [build_delivery_row(each) for each in settled if each.fate in _WAITING_FATES]
+        rows = [build_delivery_row(each) for each in settled if each.fate in WAITING_FATES]
         attempts = build_attempts(settled, rows)
         suspects = [each.message_id for each in settled if each.alone]
         # Acknowledgements alone are one statement; they need no transaction around it.
@@ -410,6 +419,8 @@ class Broker(abc.ABC):
             if successors:
                 self.enqueue_many(successors)
             self.waiting_room.put(rows, attempts)
+            if self.tells_origin:
+                moves.note_settled(settled, self.waiting_room.alias)
             consumer.ack(settled)
         if rows:
             self.waiting_room.count_failures(rows)

@@ -68,7 +68,7 @@ def _insert_into_sqlite(
     connection: BaseDatabaseWrapper, statement: str, envelope: Envelope
 ) -> bool:
     raw: Any = connection.connection
-    message_id, queue_name, priority, body = envelope
+    message_id, queue_name, priority, body, _ = envelope
     raw.execute(_with_question_marks(statement), (queue_name, priority, message_id, body))
     return True
 
@@ -110,7 +110,7 @@ def _prepare(raw: Any, statement: str) -> bool:
 
 def _insert_prepared(raw: Any, statement: str, envelope: Envelope) -> bool:
     name, _ = _as_prepared(statement)
-    message_id, queue_name, priority, body = envelope
+    message_id, queue_name, priority, body, _ = envelope
     values = (queue_name.encode(), b"%d" % priority, message_id.encode(), body)
     trouble = _run(raw, lambda pgconn: pgconn.send_query_prepared(name, values, _FORMATS))
     if trouble:

@@ -109,6 +109,8 @@ class RabbitmqBroker(Broker):
             self._open_doors()
         return self._desk
 
+    tells_origin = True
+
     # ---- publishing ------------------------------------------------------------
 
     def publish(self, envelopes: Sequence[Envelope]) -> None:
@@ -118,7 +120,7 @@ class RabbitmqBroker(Broker):
         for key in self.lanes.add({_key(each) for each in envelopes}):
             publisher.announce(json.dumps({"lane": key}).encode())
         name = self.topology.lane_name
-        publisher.send([(name(_key(each)), each.message_id, each.body) for each in envelopes])
+        publisher.send([(name(_key(each)), each) for each in envelopes])
 
     # ---- consuming -------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from pika.exceptions import AMQPError
 from django_actors import roster
 from django_actors.delivery import Delivery
 from django_actors.errors import BrokerUnavailable
+from django_actors.message import Origin
 
 from .base import QueueSize
 from .consumer import Consumer
@@ -30,7 +31,7 @@ from .rabbitmq_lane import PROBE_S, Claim, Lane
 from .rabbitmq_lanes import Lanes
 from .rabbitmq_link import Link, describe, is_stumble
 from .rabbitmq_parking import MARK, Parking
-from .rabbitmq_publisher import APP_ID
+from .rabbitmq_publisher import APP_ID, TYPES
 from .rabbitmq_quarantine import LOOK_S as QUARANTINE_LOOK_S
 from .rabbitmq_quarantine import Quarantine
 from .rabbitmq_topology import LaneKey
@@ -54,6 +55,8 @@ STUMBLE_PAUSE_S = 0.1
 # A message is parked when it has been held for this part of the server's limit.
 PARK_PART = 1 / 3
 LOOK_S = 1.0
+
+_ORIGINS = {name: origin for origin, name in TYPES.items()}
 
 
 class RabbitmqConsumer(Consumer):
@@ -238,8 +241,10 @@ class RabbitmqConsumer(Consumer):
     # ---- what comes in ---------------------------------------------------------
 
     def _receive(self, claim: Claim, properties: Any, body: bytes) -> None:
+        origin = Origin.SENDER
         if properties.app_id == APP_ID:
             claim.number = properties.correlation_id or ""
+            origin = _ORIGINS.get(properties.type, origin)
         headers = properties.headers
         if headers:
             # From RabbitMQ 4.3 on the second one leaves out what was only put back.
@@ -255,6 +260,7 @@ class RabbitmqConsumer(Consumer):
             priority=key.priority,
             receipt=claim,
             redelivered=claim.is_suspect,
+            origin=origin,
         )
         if self._quarantine.concerns(claim):
             self._quarantine.add(delivery)

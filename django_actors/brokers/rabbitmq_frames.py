@@ -73,7 +73,7 @@ class Properties:
 
     __slots__ = ("app_id", "correlation_id")
 
-    headers = None
+    headers = type = None
 
     def __init__(self, app_id: str, correlation_id: str) -> None:
         self.app_id = app_id

@@ -25,6 +25,7 @@ from pika.exceptions import AMQPError
 
 from django_actors.errors import BrokerUnavailable
 from django_actors.interrupts import is_interruptible
+from django_actors.message import Envelope, Origin
 
 from .rabbitmq_options import Target
 from .rabbitmq_outlet import Outlet
@@ -34,6 +35,9 @@ from .rabbitmq_topology import Topology
 logger = logging.getLogger(__name__)
 
 APP_ID = "django_actors"
+
+# Of messages that do not come from their sender.
+TYPES = {Origin.ROW: "row", Origin.DOUBTFUL_ROW: "doubtful_row"}
 
 SHORTEST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.5
@@ -67,20 +71,20 @@ class Publisher:
 
     # ---- for all threads -------------------------------------------------------
 
-    def send(self, messages: Sequence[tuple[str, str, bytes]]) -> None:
+    def send(self, messages: Sequence[tuple[str, Envelope]]) -> None:
         """
         Send messages, and return when RabbitMQ has confirmed all of them.
 
         Args:
-            messages: Lane, message id and body of each.
+            messages: The lane of each, and what goes there.
 
         Raises:
             BrokerUnavailable: some were not confirmed; those may be there or not.
         """
         batch = Batch(len(messages), self._target.send_timeout_s)
         self._put(
-            Parcel(batch, lane, body, self._properties(message_id))
-            for lane, message_id, body in messages
+            Parcel(batch, lane, envelope.body, self._properties(envelope))
+            for lane, envelope in messages
         )
         if is_interruptible():
             self._call_keeper()
@@ -102,15 +106,16 @@ class Publisher:
         self._put([Parcel(None, control, body, pika.BasicProperties())])
         self._call_keeper()
 
-    def _properties(self, message_id: str) -> Any:
+    def _properties(self, envelope: Envelope) -> Any:
         # The number tells the copies of one message, which a lost confirmation makes, from the
         # same message sent again on purpose: a retry has the id of the first run.
         return pika.BasicProperties(
             delivery_mode=2,
-            message_id=message_id,
+            message_id=envelope.message_id,
             correlation_id=f"{self._origin}.{next(self._numbers):x}",
             app_id=APP_ID,
             content_type="application/json",
+            type=TYPES.get(envelope.origin),
         )
 
     def _put(self, parcels: Iterable[Parcel]) -> None:

@@ -99,13 +99,20 @@ class RedisBroker(Broker):
             raise ValueError(f"redis-py does not take an option: {error}") from error
         self._names = Names(namespace)
 
+    tells_origin = True
+
     # ---- publishing ------------------------------------------------------------
 
     def publish(self, envelopes: Sequence[Envelope]) -> None:
         if envelopes:
             token = os.urandom(9)
             entries = [
-                Entry(self._names.lane(each.queue_name, each.priority), each.body, token, number)
+                Entry(
+                    self._names.lane(each.queue_name, each.priority),
+                    each.body,
+                    token + b"%d" % number,
+                    each.origin,
+                )
                 for number, each in enumerate(envelopes)
             ]
             Publication(self._server, self._names, entries).run()

@@ -16,6 +16,7 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from django_actors.delivery import Delivery
+from django_actors.message import Origin
 from django_actors.wakeup import Alarm
 
 from .consumer import Consumer
@@ -31,6 +32,8 @@ LONGEST_READ_S = 1.0
 CHUNK = 1_000
 
 _EVERYTHING = b"+inf"
+
+_ORIGINS = tuple(Origin)
 
 
 class Read:
@@ -200,9 +203,10 @@ class RedisConsumer(Consumer):
                 queue_name=lane.queue_name,
                 priority=lane.priority,
                 receipt=(lane, entry_id),
-                redelivered=bool(redelivered),
+                redelivered=bool(flags & 1),
+                origin=_ORIGINS[flags >> 1],
             )
-            for entry_id, redelivered, body in zip(
+            for entry_id, flags, body in zip(
                 entries[::3], entries[1::3], entries[2::3], strict=True
             )
         ]
@@ -265,7 +269,8 @@ class RedisConsumer(Consumer):
                 lane = self._lane_of(key)
                 for entry_id, fields in entries:
                     body = fields[1] if fields else b""
-                    found += self._deliveries(lane, (entry_id, 0, body))
+                    origin = int(fields[5]) if fields and len(fields) > 5 else 0
+                    found += self._deliveries(lane, (entry_id, 2 * origin, body))
         return found
 
     def _lane_of(self, key: bytes) -> Lane:

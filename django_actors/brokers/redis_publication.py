@@ -12,8 +12,10 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from django_actors.message import Origin
+
 from .redis_connection import PUBLISHER_TIMEOUT_S, Link, Server, is_passing, unavailable
-from .redis_scripts import BODY, FIND_TOKENS, OPEN_LANE, TOKEN, Lane, Names
+from .redis_scripts import BODY, FIND_TOKENS, OPEN_LANE, ORIGIN, TOKEN, Lane, Names
 
 # How long publish() tries. An attempt that began has the timeout of the connection for itself.
 PATIENCE_S = 5.0
@@ -42,29 +44,40 @@ def _text(text: bytes) -> bytes:
 # XADD in the protocol of Redis, once for all: redis-py puts each command together anew, which
 # takes ten times as long. Without its lane nobody would read a message: with NOMKSTREAM nothing
 # is added then, and the answer is nil.
-_XADD = b"".join(
-    [
-        *(b"*8\r\n", _text(b"XADD"), _TEXT, _text(b"NOMKSTREAM"), _text(b"*")),
+def _xadd(*more: bytes) -> bytes:
+    parts = [
+        *(b"*%d\r\n" % (8 + len(more)), _text(b"XADD"), _TEXT, _text(b"NOMKSTREAM"), _text(b"*")),
         *(_text(BODY), _TEXT, _text(TOKEN), _TEXT),
+        *map(_text, more),
     ]
-)
+    return b"".join(parts)
+
+
+_XADD = {
+    Origin.SENDER: _xadd(),
+    Origin.ROW: _xadd(ORIGIN, b"%d" % Origin.ROW),
+    Origin.DOUBTFUL_ROW: _xadd(ORIGIN, b"%d" % Origin.DOUBTFUL_ROW),
+}
 
 
 class Entry:
     """A message on its way into a lane; the token tells this attempt from any other."""
 
-    __slots__ = ("body", "is_added", "lane", "token")
+    __slots__ = ("body", "is_added", "lane", "origin", "token")
 
-    def __init__(self, lane: Lane, body: bytes, token: bytes, number: int) -> None:
+    def __init__(
+        self, lane: Lane, body: bytes, token: bytes, origin: Origin = Origin.SENDER
+    ) -> None:
         self.lane = lane
         self.body = body
-        self.token = token + b"%d" % number
+        self.token = token
+        self.origin = origin
         self.is_added = False
 
     def command(self) -> bytes:
         """Return the command that adds it, as it goes over the wire."""
         key, body, token = self.lane.key, self.body, self.token
-        return _XADD % (len(key), key, len(body), body, len(token), token)
+        return _XADD[self.origin] % (len(key), key, len(body), body, len(token), token)
 
 
 class Publication:

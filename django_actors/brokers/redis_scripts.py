@@ -22,9 +22,11 @@ from .redis_connection import Link
 GROUP = b"workers"
 POOL = b"-"
 
-# The fields of an entry: the message, and what tells one attempt to publish from another.
+# The fields of an entry: the message, what tells one attempt to publish from another, and where
+# the message is from, unless that is its sender.
 BODY = b"b"
 TOKEN = b"t"
+ORIGIN = b"o"
 
 _PRELUDE = """
 local GROUP, POOL = 'workers', '-'
@@ -104,8 +106,8 @@ end
 """
 
 # KEYS: the sets of lanes. ARGV: owner, how many, below which priority.
-# Returns what was claimed, as {queue, priority, {id, redelivered, body, ...}}; and the lanes
-# there are, as {queue, priority, ...}, if that was nothing.
+# Returns what was claimed, as {queue, priority, {id, redelivered + 2 * origin, body, ...}}; and
+# the lanes there are, as {queue, priority, ...}, if that was nothing.
 CLAIM = Script(
     _LANES
     + """
@@ -114,9 +116,10 @@ local owner, left = ARGV[1], tonumber(ARGV[2])
 local function add(entries, entry, redelivered)
   -- Claimed entries that are not in the stream any more come as false, or not at all.
   if not entry then return end
-  local size = #entries
-  entries[size + 1], entries[size + 2] = entry[1], redelivered
-  entries[size + 3] = entry[2] and entry[2][2] or ''
+  local size, fields = #entries, entry[2] or {}
+  entries[size + 1] = entry[1]
+  entries[size + 2] = fields[6] and redelivered + 2 * tonumber(fields[6]) or redelivered
+  entries[size + 3] = fields[2] or ''
   left = left - 1
 end
 

@@ -33,6 +33,7 @@ from tests.engine import EngineCase, begin, envelop, make_message, silence, wait
 from tests.proxy import Proxy
 
 from .contract import PASSWORD, PROMPT_S, ServerContract, bodies_of
+from .moving import MovingContract
 
 # Heavy cases have a size for every day; ACTORS_TEST_SCALE makes them as large as they matter.
 SCALE = int(os.environ.get("ACTORS_TEST_SCALE", "1"))
@@ -64,7 +65,7 @@ class RabbitmqCase(EngineCase):
 
 
 @needs_rabbitmq
-class RabbitmqBrokerTests(ServerContract, RabbitmqCase):
+class RabbitmqBrokerTests(MovingContract, ServerContract, RabbitmqCase):
     """All of the contract holds with quorum queues."""
 
     unreachable_place = "127.0.0.1:1"

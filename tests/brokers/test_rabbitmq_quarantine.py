@@ -11,9 +11,10 @@ from django.test import override_settings
 from django_actors import roster
 from django_actors.brokers.rabbitmq import RabbitmqBroker
 from django_actors.delivery import Delivery
-from django_actors.models import WorkerRecord
+from django_actors.models import WaitingMessage, WorkerRecord
 from tests.engine import begin, envelop, make_message, report, wait_until
 
+from .contract import row_for
 from .test_rabbitmq import URL, RabbitmqCase, needs_rabbitmq
 
 ALIAS = "default"
@@ -72,6 +73,19 @@ class QuarantineTests(RabbitmqCase):
         roster.leave("dead", ALIAS)
 
         self.assertTrue(self.take(survivor).redelivered)
+
+    def test_what_waits_here_is_not_published_again_by_its_row(self):
+        consumer = self.consume("earlier")
+        consumer.ack([self.take(consumer)])
+        consumer.close()
+        self.broker.waiting_room.put([row_for(self.message)])
+        [(_, envelope)] = self.broker.waiting_room.claim_due("dead", limit=1)
+        self.broker.publish([envelope])
+        self.be_killed(2)
+
+        self.wait_until_held(self.consume("survivor"))
+
+        self.assertFalse(WaitingMessage.objects.exists())
 
     def test_of_the_first_death_on_where_one_is_the_limit(self):
         self.be_killed(1)

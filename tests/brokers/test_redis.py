@@ -41,6 +41,7 @@ from tests.proxy import Proxy
 from tests.redis_server import OldServer
 
 from .contract import PASSWORD, BrokerContract, ServerContract, bodies_of
+from .moving import MovingContract
 
 URL = os.environ.get("TEST_REDIS_URL", "")
 
@@ -101,7 +102,7 @@ class RedisMixin(Base):
 
 
 @needs_redis
-class RedisBrokerTests(RedisMixin, ServerContract, EngineCase):
+class RedisBrokerTests(RedisMixin, MovingContract, ServerContract, EngineCase):
     tells_age = True
 
     """All of the contract holds on Redis."""

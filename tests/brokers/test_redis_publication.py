@@ -16,7 +16,7 @@ class EntryTests(SimpleTestCase):
         connection: Any = redis.Connection()
         lane = Lane(b"{namespace:\xc3\xa9}:lanes", "\xe9", -5)
         for body in (b"", b"{}", b"%d %s %%", b"\r\n$4\r\nPING\r\n", bytes(range(256)) * 40):
-            entry = Entry(lane, body, b"\r%\n", 12)
+            entry = Entry(lane, body, b"\r%\n12")
             parts = ("XADD", lane.key, "NOMKSTREAM", "*", "b", body, "t", b"\r%\n12")
             with self.subTest(body[:20]):
                 packed = b"".join(connection.pack_command(*parts))

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from django_actors import crashes
+from django_actors import clock, crashes
 from django_actors.brokers.base import Broker
 from django_actors.brokers.consumer import Consumer
 from django_actors.conf import settings as actors_settings
@@ -31,7 +31,7 @@ from django_actors.delivery import Delivery, Fate
 from django_actors.dispatcher import Dispatcher
 from django_actors.errors import BrokerUnavailable, Retry
 from django_actors.executor import Executor
-from django_actors.message import Message
+from django_actors.message import Message, Origin
 from django_actors.models import Kind, WaitingMessage
 from tests.engine import ActorsMixin, silence, wait_until
 
@@ -44,11 +44,14 @@ else:
     Base = object
 
 SOON_MS = 600_000
-# After everything that the machine delays.
-LATER_MS = 2**52
 
 SLOTS = st.sampled_from([0, 1])
 OUTCOMES = st.sampled_from(["done", "retry", "dead"])
+
+
+def later_ms() -> int:
+    """Return a time after everything that the machine delays, but not after everything."""
+    return clock.now_ms() + 2 * SOON_MS
 
 
 class Expected(Exception):
@@ -202,11 +205,12 @@ class Machine(RuleBasedStateMachine):
 
     def execute(self, delivery: Delivery, outcome: str) -> None:
         self.outcome = outcome
+        is_late = delivery.origin is Origin.DOUBTFUL_ROW
         with silence():
             Executor(self.broker).run(delivery)
         key = delivery.message_id
         expected = {"done": Fate.DONE, "retry": Fate.RETRY, "dead": Fate.DEAD}[outcome]
-        if key in self.unacknowledged:
+        if key in self.unacknowledged or is_late:
             expected = Fate.SKIPPED
         elif self.deaths[key] >= actors_settings.CRASH_LIMIT:
             expected = Fate.DEAD
@@ -301,7 +305,50 @@ class Machine(RuleBasedStateMachine):
             if row.kind == Kind.SCHEDULED:
                 self.ready[str(row.message_id)] = row.priority
                 del self.waiting[str(row.message_id)]
-        Dispatcher(self.broker).run_once(now=LATER_MS)
+        Dispatcher(self.broker).run_once(now=later_ms())
+
+    @precondition(
+        lambda self: (
+            self.broker.tells_origin and self.movable(Kind.SCHEDULED) and not self.unacknowledged
+        )
+    )
+    @rule(slot=SLOTS, outcome=OUTCOMES)
+    def die_while_moving(self, slot: int, outcome: str) -> None:
+        """Publish what waits, die before its rows are deleted: of two copies one runs."""
+        moving = self.movable(Kind.SCHEDULED)
+        with mock.patch.object(self.broker.waiting_room, "forget", side_effect=Expected):
+            dead = Dispatcher(self.broker, owner="dead")
+            try:
+                dead.run_once(now=later_ms())
+            except Expected:
+                dead.let_go()
+        Dispatcher(self.sibling).run_once(now=later_ms())
+        for key in moving:
+            del self.waiting[key]
+        copies = self.claim_all_of(moving, slot)
+        for delivery in copies:
+            self.execute(delivery, outcome)
+        self.broker.settle(self.consumers[slot], copies)
+        ran = [each for each in copies if each.fate is not Fate.SKIPPED]
+        assert sorted(each.message_id for each in ran) == sorted(moving), "each ran once"
+        for delivery in ran:
+            self.note_outcome(delivery.message_id, delivery)
+
+    def claim_all_of(self, keys: list[str], slot: int) -> list[Delivery]:
+        """Claim two copies of each of some messages; what else comes with them is put back."""
+        consumer, count = self.consumer(slot), len(self.ready) + 2 * len(keys)
+        found: list[Delivery] = []
+
+        def has_all() -> bool:
+            self.tend_consumers()
+            found.extend(consumer.fetch(count - len(found), timeout=0.1))
+            return len(found) >= count
+
+        wait_until(has_all, f"{count} deliveries")
+        self.broker.note_received(found)
+        copies = [each for each in found if Message.decode(each.body).message_id in keys]
+        consumer.put_back([each for each in found if each not in copies])
+        return copies
 
     @precondition(lambda self: self.movable(Kind.DEAD))
     @rule(data=st.data())

@@ -31,7 +31,7 @@ from django_actors.delivery import Delivery, Fate
 from django_actors.dispatcher import Dispatcher
 from django_actors.errors import Retry
 from django_actors.executor import Executor
-from django_actors.message import Message
+from django_actors.message import Envelope, Message
 from django_actors.models import CrashRecord, Kind, Lease, WaitingMessage
 from django_actors.recovery import recover
 from tests.brokers.test_rabbitmq import URL as RABBITMQ_URL
@@ -39,7 +39,7 @@ from tests.brokers.test_rabbitmq import RabbitmqCase, needs_rabbitmq
 from tests.brokers.test_redis import RedisMixin, needs_redis
 from tests.engine import EngineCase, report, silence, wait_until
 
-from .machine import LATER_MS, SOON_MS, Expected, World
+from .machine import SOON_MS, Expected, World, later_ms
 
 WRITES = ("INSERT", "UPDATE", "DELETE", "WITH")
 OF_A_BROKER = ("publish", "release", "maintain")
@@ -61,9 +61,19 @@ class Points:
 
     def __init__(self, last: int | None) -> None:
         self._last = last
+        self._is_elsewhere = False
         self.names: list[str] = []
 
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Do in another process, which lives on, what is done meanwhile."""
+        self._is_elsewhere = True
+        yield
+        self._is_elsewhere = False
+
     def reach(self, name: str) -> None:
+        if self._is_elsewhere:
+            return
         if len(self.names) == self._last:
             raise Death(name)
         self.names.append(name)
@@ -115,15 +125,24 @@ class CrashPoints(World):
 
     # ---- the play --------------------------------------------------------------
 
-    def play_all(self, scene: Callable[[Points], Sequence[str]]) -> None:
-        """Play *scene*, which returns the keys that must be found, with every possible end."""
-        names = self.play(scene, None)
+    def play_all(
+        self, scene: Callable[[Points], Sequence[str]], *, at_most_once: bool = False
+    ) -> None:
+        """
+        Play *scene*, which returns the keys that must be found, with every possible end.
+
+        Args:
+            at_most_once: Nothing is running where it ends, so that nothing may run again.
+        """
+        names = self.play(scene, None, at_most_once)
         self.assertGreater(len(names), 1)
         for last, name in enumerate(names):
             with self.subTest(last=last, point=name):
-                self.play(scene, last)
+                self.play(scene, last, at_most_once)
 
-    def play(self, scene: Callable[[Points], Sequence[str]], last: int | None) -> list[str]:
+    def play(
+        self, scene: Callable[[Points], Sequence[str]], last: int | None, at_most_once: bool
+    ) -> list[str]:
         self.begin()
         points = Points(last)
         try:
@@ -133,7 +152,7 @@ class CrashPoints(World):
         self.assertFalse(connection.in_atomic_block)
         self.die()
         self.let_others_work(keys)
-        self.assert_found(keys, at_most_twice=last is not None)
+        self.assert_found(keys, at_most_twice=last is not None and not at_most_once)
         return points.names
 
     def begin(self) -> None:
@@ -174,10 +193,8 @@ class CrashPoints(World):
 
         def is_done() -> bool:
             nonlocal quiet
-            Dispatcher(self.healthy, owner=uuid.uuid4().hex).run_once(now=LATER_MS)
-            deliveries = consumer.fetch(100, timeout=0.02)
-            self.execute(deliveries)
-            self.healthy.settle(consumer, deliveries)
+            Dispatcher(self.healthy, owner=uuid.uuid4().hex).run_once(now=later_ms())
+            deliveries = self.work(consumer)
             is_empty = not deliveries and not any(self.healthy.queue_size(self.queue))
             quiet = quiet + 1 if is_empty else 0
             # What a server has just pushed is for a moment neither ready nor claimed.
@@ -185,6 +202,14 @@ class CrashPoints(World):
 
         wait_until(is_done, "the queue to be empty")
         consumer.close()
+
+    def work(self, consumer: Consumer) -> list[Delivery]:
+        """Run in another process what is there, and return it."""
+        deliveries: list[Delivery] = consumer.fetch(100, timeout=0.02)
+        self.healthy.note_received(deliveries)
+        self.execute(deliveries)
+        self.healthy.settle(consumer, deliveries)
+        return deliveries
 
     def execute(self, deliveries: Sequence[Delivery]) -> None:
         with silence():
@@ -271,10 +296,37 @@ class CrashPoints(World):
         def scene(points: Points) -> Sequence[str]:
             self.send("one", "two", "three", delay=SOON_MS)
             with points.watch(self.broker):
-                Dispatcher(self.broker, owner=self.owner).run_once(now=LATER_MS)
+                Dispatcher(self.broker, owner=self.owner).run_once(now=later_ms())
             return self.sent
 
-        self.play_all(scene)
+        self.play_all(scene, at_most_once=True)
+
+    def test_due_messages_that_run_before_their_rows_are_deleted_are_moved(self):
+        def scene(points: Points) -> Sequence[str]:
+            self.send("one", "two", "three", delay=SOON_MS)
+            with self.running_at_once(points), points.watch(self.broker):
+                Dispatcher(self.broker, owner=self.owner).run_once(now=later_ms())
+            return self.sent
+
+        self.play_all(scene, at_most_once=True)
+
+    @contextmanager
+    def running_at_once(self, points: Points) -> Iterator[None]:
+        """Have another process run what is published before ``publish()`` returns."""
+        publish = self.broker.publish
+
+        def publish_and_run(envelopes: Sequence[Envelope]) -> None:
+            publish(envelopes)
+            if connection.in_atomic_block:
+                # The broker is in the database: before the commit nobody sees it.
+                return
+            with points.elsewhere():
+                consumer = self.healthy.consume([self.queue], owner=uuid.uuid4().hex)
+                wait_until(lambda: self.work(consumer), "what was published")
+                consumer.close()
+
+        with mock.patch.object(self.broker, "publish", publish_and_run):
+            yield
 
     def test_a_commit_and_the_messages_of_its_transaction_are_one(self):
         def scene(points: Points) -> Sequence[str]:
@@ -292,14 +344,14 @@ class CrashPoints(World):
 
         assert_found = self.assert_found
         with mock.patch.object(self, "assert_found", check):
-            self.play_all(scene)
+            self.play_all(scene, at_most_once=True)
 
     def test_what_a_dead_process_left_is_recovered_by_the_next_one(self):
         def scene(points: Points) -> Sequence[str]:
             self.send("ran", "waited")
             running, _waiting = self.take(2)
             self.send("due", delay=SOON_MS)
-            self.broker.waiting_room.claim_due(self.owner, limit=10, now=LATER_MS)
+            self.broker.waiting_room.claim_due(self.owner, limit=10, now=later_ms())
             self.kill(self.consumer)
             with self.board_of(running) as board, points.watch(self.broker), silence():
                 recover(self.broker, board, "was killed")
