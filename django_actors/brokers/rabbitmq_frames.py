@@ -26,6 +26,7 @@ _OURS = (
     | spec.BasicProperties.FLAG_MESSAGE_ID
     | spec.BasicProperties.FLAG_APP_ID
 )
+_OURS_WITH_TYPE = _OURS | spec.BasicProperties.FLAG_TYPE
 
 
 class NotAllThere(Exception):
@@ -71,13 +72,14 @@ class Message:
 class Properties:
     """The properties that a worker reads of a message of ours."""
 
-    __slots__ = ("app_id", "correlation_id")
+    __slots__ = ("app_id", "correlation_id", "type")
 
-    headers = type = None
+    headers = None
 
-    def __init__(self, app_id: str, correlation_id: str) -> None:
+    def __init__(self, app_id: str, correlation_id: str, type: str | None) -> None:
         self.app_id = app_id
         self.correlation_id = correlation_id
+        self.type = type
 
 
 def read_message(data: bytes, at: int) -> Message | None:
@@ -127,14 +129,18 @@ def _read(data: bytes, at: int) -> Message | None:
 
 
 def _read_properties(data: bytes, at: int, flags: int) -> Any:
-    if flags != _OURS:
+    if flags != _OURS and flags != _OURS_WITH_TYPE:
         properties = spec.BasicProperties()
         properties.decode(data, at)
         return properties
     mode_at = at + 3 + data[at + 2]
     number, at = _text(data, mode_at + 1)
-    app_id, _ = _text(data, at + 1 + data[at])
-    return Properties(app_id, number)
+    at += 1 + data[at]
+    origin = None
+    if flags == _OURS_WITH_TYPE:
+        origin, at = _text(data, at)
+    app_id, _ = _text(data, at)
+    return Properties(app_id, number, origin)
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:

@@ -24,6 +24,7 @@ def deliver(
     fragments: tuple[bytes, ...] = (BODY,),
     redelivered: bool = True,
     headers: dict[str, int] | None = HEADERS,
+    kind: str | None = None,
 ) -> bytes:
     """Return the frames of a message of ours, as pika writes them."""
     method = spec.Basic.Deliver("ctag1", tag, redelivered, "", "a-queue")
@@ -34,6 +35,7 @@ def deliver(
         app_id="an app",
         content_type="application/json",
         headers=headers,
+        type=kind,
     )
     frames = (
         frame.Method(channel, method),
@@ -45,9 +47,14 @@ def deliver(
 
 class ReadingTests(SimpleTestCase):
     def test_it_is_what_pika_makes_of_the_frames(self):
-        for redelivered, headers in ((True, HEADERS), (False, None)):
-            with self.subTest(redelivered=redelivered, headers=headers):
-                data = deliver(redelivered=redelivered, headers=headers)
+        for redelivered, headers, kind in (
+            (True, HEADERS, None),
+            (False, None, None),
+            (False, None, "row"),
+            (True, HEADERS, "row"),
+        ):
+            with self.subTest(redelivered=redelivered, headers=headers, kind=kind):
+                data = deliver(redelivered=redelivered, headers=headers, kind=kind)
                 size, method = frame.decode_frame(data)
                 _, header = frame.decode_frame(data[size:])
 
@@ -56,7 +63,7 @@ class ReadingTests(SimpleTestCase):
                 assert message is not None
                 for name in ("consumer_tag", "delivery_tag", "redelivered"):
                     self.assertEqual(getattr(message.method, name), getattr(method.method, name))
-                for name in ("app_id", "correlation_id", "headers"):
+                for name in ("app_id", "correlation_id", "headers", "type"):
                     self.assertEqual(
                         getattr(message.properties, name), getattr(header.properties, name)
                     )
