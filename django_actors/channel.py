@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
+from .forking import undone_in_children
+
 Event = dict[str, Any]
 
 
@@ -41,12 +43,17 @@ class Doorbell:
         """Record these signals in the block; what was there before comes back after it."""
         wakeup = signal.set_wakeup_fd(self._outside.fileno(), warn_on_full_buffer=False)
         before = {signum: signal.signal(signum, self._record) for signum in signums}
-        try:
-            yield
-        finally:
+
+        def restore() -> None:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
             signal.set_wakeup_fd(wakeup)
+
+        try:
+            with undone_in_children(restore):
+                yield
+        finally:
+            restore()
 
     def ring(self) -> None:
         """End the sleep, or prevent the next one; any thread may call it."""
@@ -90,9 +97,8 @@ class Channel:
         self._sending = threading.Lock()
 
     @classmethod
-    def inherited(cls, fd: int) -> Channel:
-        """Take over an open socket by its number, and keep it from our own children."""
-        sock = socket.socket(fileno=fd)
+    def inherited(cls, sock: socket.socket) -> Channel:
+        """Take over a socket, and keep it from our own children."""
         sock.set_inheritable(False)
         return cls(sock)
 

@@ -1,8 +1,9 @@
 """
 The child processes of the supervisor, seen from the parent.
 
-A child is any command that takes the number of an open socket as its last argument.
-It reads its configuration there (the first JSON line) and answers with events:
+A child is any command that takes the number of an open socket as its last argument, or
+a function that takes the socket and runs in a copy of this process. It reads its
+configuration there (the first JSON line) and answers with events:
 
     {"event": "ready"}                       it works from now on
     {"event": "failed", "error": "..."}      it could not boot; it exits by itself
@@ -22,12 +23,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from .board import Board, Running
 from .channel import Channel, Event
+from .forking import fork, show_as, undone_in_children
 
 # What a child may only hear once it has said what to do about it: Ctrl-C and a
 # closing terminal go to the whole process group.
@@ -42,12 +45,23 @@ class DeadBoard:
     detail: str
 
 
+class Handle(Protocol):
+    """A process, whichever way it was started."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+Start = Callable[[socket.socket], Handle]
+
+
 class Child:
     """One child process: its control channel, its board and what we want of it."""
 
-    def __init__(
-        self, index: int, process: subprocess.Popen[bytes], channel: Channel, board: Board
-    ) -> None:
+    def __init__(self, index: int, process: Handle, channel: Channel, board: Board) -> None:
         self.index = index
         self.process = process
         self.channel = channel
@@ -147,7 +161,7 @@ class Child:
 
 
 def start_child(
-    command: Sequence[str],
+    start: Start,
     *,
     index: int,
     board: Board,
@@ -158,7 +172,7 @@ def start_child(
     Start a child and send it its configuration.
 
     Args:
-        command: The program and its arguments; the socket's number is added.
+        start: Starts the process, which gets the socket it is handed.
 
         config: What is the same for all children; JSON values.
 
@@ -166,9 +180,9 @@ def start_child(
         OSError: The process could not be started.
     """
     ours, theirs = socket.socketpair()
-    with theirs:
+    with theirs, undone_in_children(ours.close):
         try:
-            process = _spawn([*command, str(theirs.fileno())], theirs.fileno())
+            process = start(theirs)
         except BaseException:
             ours.close()
             raise
@@ -176,6 +190,31 @@ def start_child(
     child.recovering = list(dead_boards)
     child.channel.send(_configuration(child, config))
     return child
+
+
+def spawned(command: Sequence[str]) -> Start:
+    """Return what starts a program; the number of the socket is added to its arguments."""
+
+    def start(theirs: socket.socket) -> subprocess.Popen[bytes]:
+        fd = theirs.fileno()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_module_path())}
+        with _signals_blocked():
+            return subprocess.Popen(
+                [*command, str(fd)], pass_fds=(fd,), env=environment, stdin=subprocess.DEVNULL
+            )
+
+    return start
+
+
+def forked(body: Callable[[socket.socket], object], command: Sequence[str]) -> Start:
+    """Return what starts a copy of this process that does *body* and is shown as *command*."""
+
+    def live(theirs: socket.socket) -> None:
+        # "pkill -f runactors" is for the supervisor; a child that gets it too would hurry.
+        show_as([*command, str(theirs.fileno())])
+        body(theirs)
+
+    return lambda theirs: fork(partial(live, theirs))
 
 
 def worker_command() -> list[str]:
@@ -218,12 +257,6 @@ def _configuration(child: Child, config: Mapping[str, Any]) -> Event:
 
 def _module_path() -> list[str]:
     return [str(entry) for entry in sys.path]
-
-
-def _spawn(command: Sequence[str], fd: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_module_path())}
-    with _signals_blocked():
-        return subprocess.Popen(command, pass_fds=(fd,), env=environment, stdin=subprocess.DEVNULL)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from typing import Any, Protocol
 
 from .board import Board
 from .channel import Event
-from .children import Child, DeadBoard, start_child
+from .children import Child, DeadBoard, Start, forked, spawned, start_child
+from .forking import undone_in_children, why_not
 
 logger = logging.getLogger("django_actors.MainProcess")
 
@@ -44,6 +46,10 @@ class Limits:
     stop: float = 35.0
     grace: float = 5.0
     patience: float = 5.0
+
+
+# What a forked child does with its socket; it ends with it.
+Body = Callable[[socket.socket], object]
 
 
 class StartListener(Protocol):
@@ -121,6 +127,7 @@ class Crew:
         limits: Limits,
         burst: bool,
         starts: StartListener | None = None,
+        body: Body | None = None,
     ) -> None:
         self.directory = ""
         self.slots = [Slot(index) for index in range(processes)]
@@ -132,7 +139,8 @@ class Crew:
         self._unassigned: list[DeadBoard] = []
         self._errors_shown: set[tuple[int, str]] = set()
         self._boards_made = 0
-        self._command = list(command)
+        self._spawn = spawned(command)
+        self._fork = forked(body, command) if body else None
         self._threads = threads
         self._config = dict(config)
         self._limits = limits
@@ -246,22 +254,37 @@ class Crew:
 
     def _start(self, index: int) -> Child:
         board = self._new_board()
+        start, how = self._way_to_start()
         try:
-            child = start_child(
-                self._command,
-                index=index,
-                board=board,
-                config=self._config,
-                dead_boards=self._unassigned,
-            )
+            with undone_in_children(board.close), undone_in_children(self._forget_children):
+                child = start_child(
+                    start,
+                    index=index,
+                    board=board,
+                    config=self._config,
+                    dead_boards=self._unassigned,
+                )
         except OSError:
             board.unlink()
             board.close()
             raise
         self._unassigned = []
         child.generation = self.generation
-        logger.debug("Worker process %d was started with PID %d.", index, child.pid)
+        logger.debug("Worker process %d was %s with PID %d.", index, how, child.pid)
         return child
+
+    def _way_to_start(self) -> tuple[Start, str]:
+        """Return how the next child is started, and what to say of it."""
+        if self._fork is None:
+            return self._spawn, "spawned"
+        # A copy of this process has the code of its start.
+        reason = why_not() if self.generation == 0 else "the code may be another one by now"
+        return (self._spawn, f"spawned ({reason})") if reason else (self._fork, "forked")
+
+    def _forget_children(self) -> None:
+        """Close what only their parent may have: with it, they would not notice its end."""
+        for child in self.children():
+            child.close()
 
     def _new_board(self) -> Board:
         self._boards_made += 1

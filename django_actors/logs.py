@@ -21,7 +21,9 @@ from typing import Any, TextIO
 LOGGER = "django_actors"
 FORMAT = "[%(asctime)s] [PID %(process)d] [%(threadName)s] [%(name)s] [%(levelname)s] %(message)s"
 BACKLOG = 10_000
+WRITER = "LogWriter"
 LONGEST_LINE = 8_192
+REST_S = 0.2
 LEVELS = {0: logging.WARNING, 1: logging.INFO}
 
 
@@ -33,6 +35,8 @@ class PatientHandler(logging.Handler):
     10,000, and lines that the system refused, are dropped; the next line that can be
     written says how many.
     """
+
+    _pid: int
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -50,7 +54,7 @@ class PatientHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._pid != os.getpid():
-            # A fork copies the queue but not the thread that empties it.
+            # It rests, or was forked: that copies the queue but not the thread that empties it.
             self._start()
         if self._lines.qsize() >= BACKLOG:
             self._dropped += 1
@@ -60,23 +64,41 @@ class PatientHandler(logging.Handler):
         except Exception:
             self.handleError(record)
 
-    def flush(self, timeout: float = 1.0) -> None:
-        """Wait until all lines are written, at most *timeout* seconds."""
+    def flush(self, timeout: float = 1.0) -> bool:  # type: ignore[override] # tells more
+        """Wait until all lines are written, at most *timeout* seconds; return whether they are."""
+        if self._pid != os.getpid():
+            return True
+        written = threading.Event()
+        self._lines.put(written)
+        return written.wait(timeout)
+
+    def rest(self) -> bool:
+        """
+        End the thread until there is another line, for who wants to fork.
+
+        Returns:
+            False if the reader of the log holds it up. No other thread may log meanwhile.
+        """
+        if not self.flush(REST_S):
+            return False
         if self._pid == os.getpid():
-            written = threading.Event()
-            self._lines.put(written)
-            written.wait(timeout)
+            self._lines.put(None)
+            self._writer.join()
+            # No process has this number, so the next line starts another thread.
+            self._pid = 0
+        return True
 
     def _start(self) -> None:
+        self._lines: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(
+            target=self._write_lines, args=(self._lines,), name=WRITER, daemon=True
+        )
+        self._writer.start()
+        # Last: another thread that finds it puts its line into the queue that is read.
         self._pid = os.getpid()
-        self._lines: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
-        threading.Thread(
-            target=self._write_lines, args=(self._lines,), name="LogWriter", daemon=True
-        ).start()
 
-    def _write_lines(self, lines: queue.SimpleQueue[str | threading.Event]) -> None:
-        while True:
-            line = lines.get()
+    def _write_lines(self, lines: queue.SimpleQueue[str | threading.Event | None]) -> None:
+        while (line := lines.get()) is not None:
             if isinstance(line, str):
                 self._write(line)
             else:
@@ -192,3 +214,17 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
+
+
+def flush_streams() -> None:
+    """Write out what was printed, so that a copy of this process does not write it once more."""
+    for stream in (sys.stdout, sys.stderr):
+        # None of our business if nobody reads it: it is dropped in the copy, too.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+def rest() -> bool:
+    """End the threads that write the log, until there is another line; return whether they did."""
+    handlers = logging.getLogger(LOGGER).handlers
+    return all(each.rest() for each in handlers if isinstance(each, PatientHandler))

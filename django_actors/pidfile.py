@@ -11,6 +11,9 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from functools import partial
+
+from .forking import undone_in_children
 
 
 class PidFileError(Exception):
@@ -31,7 +34,9 @@ def pid_file(path: str) -> Iterator[None]:
     try:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        yield
+        # The lock lasts as long as anybody has the file open.
+        with undone_in_children(partial(os.close, fd)):
+            yield
     finally:
         # Still locked: whoever opens it from here on makes a new file.
         if _is_at(path, fd):

@@ -1,9 +1,9 @@
 """
-What runs in a worker process: ``python -m django_actors.process <fd>``.
+What runs in a worker process: ``python -m django_actors.process <fd>``, or ``live()`` in a fork.
 
-The supervisor starts it (see children.py) and talks to it over the socket *fd*. The
-main thread sets up Django, starts the worker, and from then on only listens: to
-signals, to the supervisor, to the worker, and to the memory it uses.
+The supervisor starts it (see children.py) and talks to it over a socket. The main
+thread sets up Django, starts the worker, and from then on only listens: to signals, to
+the supervisor, to the worker, and to the memory it uses.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import django
+from django.apps import apps
 from django.db import connections
 
 from . import logs
@@ -97,7 +99,9 @@ class Process:
         return True
 
     def _load_project(self) -> None:
-        django.setup()
+        if not apps.ready:
+            # A fork has it from its parent; loggers would be configured once more.
+            django.setup()
         logs.setup(self.config["verbosity"])
         logs.protect_output()
 
@@ -258,7 +262,19 @@ class Process:
 
 
 def main() -> None:
-    channel = Channel.inherited(int(sys.argv[1]))
+    live(socket.socket(fileno=int(sys.argv[1])))
+
+
+def forked_body() -> Callable[[socket.socket], None]:
+    """Return what a forked process does; what it needs is imported here, once for all of them."""
+    from . import worker  # noqa: F401
+
+    return live
+
+
+def live(control: socket.socket) -> None:
+    """Be a worker process from here to its end."""
+    channel = Channel.inherited(control)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)

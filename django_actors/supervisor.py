@@ -3,7 +3,7 @@ The supervisor: keeps the worker processes running.
 
 It owns the main thread of ``runactors``, starts the children, restarts one that
 dies, replaces them without a gap and stops them. It knows no broker and no model:
-what a child does is a command line, see children.py.
+what a child does is a command line or a function, see children.py.
 
 Signals are only recorded when they arrive. One loop of small steps looks at what is
 (who is ready, who died, whose time has come) and moves it toward what should be.
@@ -21,7 +21,8 @@ from typing import Any
 
 from .board import board_directory
 from .channel import Doorbell
-from .crew import Crew, Limits, StartListener
+from .crew import Body, Crew, Limits, StartListener
+from .forking import undone_in_children
 from .rollout import Rollout
 
 logger = logging.getLogger("django_actors.MainProcess")
@@ -55,6 +56,9 @@ class Supervisor:
             is no reason to end: the next edit may mend it.
 
         starts: Told of children that die before they are ready.
+
+        body: What a child does that is a copy of this process. Without it, and where a copy
+            is not safe or has old code, a child is the command.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Supervisor:
         burst: bool = False,
         watching: bool = False,
         starts: StartListener | None = None,
+        body: Body | None = None,
     ) -> None:
         self._crew = Crew(
             command,
@@ -77,6 +82,7 @@ class Supervisor:
             limits=limits or Limits(),
             burst=burst,
             starts=starts,
+            body=body,
         )
         self._burst = burst
         self._watching = watching
@@ -97,6 +103,7 @@ class Supervisor:
         with (
             board_directory() as self._crew.directory,
             closing(self._doorbell),
+            undone_in_children(self._doorbell.close),
             self._doorbell.recording(SIGNALS),
         ):
             while not self._is_over():

@@ -118,6 +118,38 @@ class PatientHandlerTests(HandlerCase):
 
         self.assertEqual(stream.getvalue(), "still here\n")
 
+    def test_the_thread_that_writes_can_end_until_there_is_another_line(self):
+        stream = io.StringIO()
+        logger = self.logger_to(stream)
+        logger.info("one")
+
+        self.assertTrue(self.handler.rest())
+
+        self.assertEqual(stream.getvalue(), "one\n")
+        self.assertFalse(self.handler._writer.is_alive())
+        self.assertTrue(self.handler.rest())
+        logger.info("two")
+        self.handler.flush()
+        self.assertEqual(stream.getvalue(), "one\ntwo\n")
+
+    def test_a_thread_that_its_reader_holds_up_cannot_end_and_loses_nothing(self):
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        stream = os.fdopen(writer, "w")
+        self.addCleanup(stream.close)
+        logger = self.logger_to(stream)
+        for _ in range(100):
+            logger.info("x" * 1_023)
+
+        with mock.patch.object(logs, "REST_S", 0.01):
+            self.assertFalse(self.handler.rest())
+
+        logger.info("last")
+        read = b""
+        while not read.endswith(b"last\n"):
+            read += os.read(reader, 65_536)
+        self.assertEqual(len(read), 100 * 1_024 + 5)
+
     def test_a_forked_process_logs_too(self):
         reader, writer = os.pipe()
         stream = os.fdopen(writer, "w")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import sys
 import time
+import unittest
 from pathlib import Path
 from unittest import mock
 
@@ -17,6 +20,8 @@ from django_actors.errors import BrokerUnavailable
 from django_actors.management.commands import runactors
 from django_actors.management.commands._flags import FLAGS, read_flags
 from tests.projects import ProjectCase
+
+linux_only = unittest.skipUnless(sys.platform == "linux", "forks on Linux alone")
 
 TERM, HUP, KILL = signal.SIGTERM, signal.SIGHUP, signal.SIGKILL
 
@@ -45,6 +50,7 @@ class FlagTests(SimpleTestCase):
                 "shutdown_timeout": 30_000,
                 "max_messages": None,
                 "max_memory": None,
+                "start_method": "auto",
                 "burst": False,
             },
         )
@@ -62,6 +68,7 @@ class FlagTests(SimpleTestCase):
                 "ACTORS_SHUTDOWN_TIMEOUT": "5000",
                 "ACTORS_MAX_MESSAGES": "100",
                 "ACTORS_MAX_MEMORY": "512",
+                "ACTORS_START_METHOD": "spawn",
                 "ACTORS_BURST": "yes",
             }
         )
@@ -77,6 +84,7 @@ class FlagTests(SimpleTestCase):
                 "shutdown_timeout": 5000,
                 "max_messages": 100,
                 "max_memory": 512,
+                "start_method": "spawn",
                 "burst": True,
             },
         )
@@ -104,6 +112,9 @@ class FlagTests(SimpleTestCase):
         )
         self.assert_refused("--queues must be names of queues", queues=" , ")
         self.assert_refused("--watch must be a directory that exists", watch="/no/such/place")
+        self.assert_refused(
+            "--start-method must be one of auto, spawn, not 'fork'.", start_method="fork"
+        )
         self.assert_refused(
             "ACTORS_BURST must be true or false, not 'ture'.", {"ACTORS_BURST": "ture"}
         )
@@ -158,6 +169,20 @@ class QuestionTests(TestCase):
 
         self.assertEqual(caught.exception.returncode, 2)
         self.assertIn("manage.py migrate --database default", str(caught.exception))
+
+    def test_pools_of_connections_are_closed_before_workers_start(self):
+        # With their threads, the supervisor could not be copied.
+        with_pool = mock.Mock()
+        without = mock.Mock(spec=["close"])
+
+        with (
+            mock.patch.object(runactors, "get_broker"),
+            mock.patch.object(runactors, "connections") as connections,
+        ):
+            connections.all.return_value = [without, with_pool]
+            runactors.let_go()
+
+        with_pool.close_pool.assert_called_once_with()
 
     def test_a_queue_that_no_actor_uses_is_a_warning_with_the_nearest_name(self):
         with self.assertLogs("django_actors.MainProcess", "WARNING") as logs:
@@ -247,6 +272,49 @@ class WorkingTests(ProjectCase):
         self.assertEqual(len({line.split()[-1] for line in self.journal()}), 1)
         process.send_signal(TERM)
         self.assertEqual(self.wait_for_end(process), 0)
+
+
+class StartMethodTests(ProjectCase):
+    def started(self, *flags):
+        """Return the supervisor's words for the start of a worker process."""
+        self.run_one("-v2", *flags)
+        [how] = re.findall(r"Worker process 0 was (.+) with PID", self.log())
+        return how
+
+    @linux_only
+    def test_a_worker_is_a_copy_of_the_supervisor_but_is_shown_as_a_worker(self):
+        self.assertEqual(self.started(), "forked")
+
+        [pid] = self.worker_pids()
+        shown = Path(f"/proc/{pid}/cmdline").read_text()
+        self.assertIn("django_actors.process", shown)
+        self.assertNotIn("runactors", shown)
+
+    @linux_only
+    def test_a_thread_that_the_project_starts_at_import_means_a_new_interpreter(self):
+        with self.tasks.open("a") as tasks:
+            tasks.write("\nimport threading\nwait = threading.Event().wait\n")
+            tasks.write("threading.Thread(target=wait, name='Meter', daemon=True).start()\n")
+
+        self.assertEqual(self.started(), "spawned (there are other threads: Meter)")
+
+        self.send("greet.send('Ada')")
+        self.wait_for_note("old Ada")
+
+    def test_copies_can_be_switched_off(self):
+        self.assertEqual(self.started("--start-method", "spawn"), "spawned")
+
+        self.send("greet.send('Ada')")
+        self.wait_for_note("old Ada")
+
+    def test_a_copy_is_recycled_by_a_copy(self):
+        self.run_one("-v2", "--max-messages", 1)
+
+        self.send("greet.send('Ada')")
+
+        self.wait_for_log("Worker process is ready", 2)
+        self.wait_for_log("Worker process 0 was", 2)
+        self.assertEqual(len(set(re.findall(r"Worker process 0 was (\w+)", self.log()))), 1)
 
 
 class StoppingTests(ProjectCase):
@@ -384,7 +452,7 @@ class RefusalTests(ProjectCase):
         with self.tasks.open("a") as tasks:
             tasks.write("\nimport sys\nif 'runactors' not in sys.argv: import no_such_module\n")
 
-        process = self.run_actors("--processes", 2)
+        process = self.run_actors("--processes", 2, "--start-method", "spawn")
 
         self.assertEqual(self.wait_for_end(process), 2)
         self.assertEqual(self.log().count("No module named 'no_such_module'"), 1)

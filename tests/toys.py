@@ -32,6 +32,18 @@ lines = control.makefile("r")
 config = json.loads(lines.readline())
 directory = config["directory"]
 
+def descriptors():
+    # Besides the standard streams: files by their names, all else by its kind.
+    found = []
+    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # that of the list itself
+            continue
+        if int(name) > 2:
+            found.append(os.path.basename(target) if target[0] == "/" else target.split(":")[0])
+    return sorted(found)
+
 def note(what, **more):
     entry = {"what": what, "pid": os.getpid(), "index": config["index"], "at": time.monotonic()}
     with open(directory + "/journal", "a") as journal:
@@ -59,7 +71,7 @@ if "slow" in mode:
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
-note("boot", mode=mode, config=config, path=os.environ.get("PYTHONPATH"))
+note("boot", mode=mode, config=config, path=os.environ.get("PYTHONPATH"), open=descriptors())
 if "fail" in mode:
     say(event="failed", error="It does not\\nimport.")
     os._exit(int(mode[1]))
@@ -84,11 +96,13 @@ for line in lines:
     if "recover" in mode:
         say(event="recovered", board=event["board"])
 note("orphan")
+if "linger" in mode:
+    signal.pause()
 """
 
 SUPERVISOR = """
-import json, signal, sys
-from django_actors import board, logs, supervisor
+import contextlib, json, os, signal, sys, threading
+from django_actors import board, logs, pidfile, supervisor
 from django_actors.crew import Limits
 
 options = json.loads(sys.argv[1])
@@ -102,15 +116,30 @@ class Listener:
     def started(self, *told):
         print(" ".join(map(str, ("started", *told))), file=sys.stderr, flush=True)
 
+toy = options.pop("toy")
+
+def be_a_toy(control):
+    sys.argv[1:] = [str(control.detach())]
+    with open(toy) as file:
+        code = file.read()
+    exec(compile(code, toy, "exec"), {"__name__": "toy"})
+    os._exit(0)
+
+if options.pop("thread", False):
+    threading.Thread(target=threading.Event().wait, name="Other", daemon=True).start()
+pid_file = options.pop("pid_file", None)
 boss = supervisor.Supervisor(
-    [sys.executable, "-S", options.pop("toy")],
+    [sys.executable, "-S", toy],
     config={"directory": options["directory"], "board_module": board.__file__},
     limits=Limits(**options.pop("limits")),
     starts=Listener() if options.pop("listen", False) else None,
+    body=be_a_toy if options.pop("forks") else None,
     **{name: options[name] for name in options if name != "directory"},
 )
 signal.signal(signal.SIGUSR1, lambda *_: boss.reload("an edit"))
-sys.exit(boss.run())
+with pidfile.pid_file(pid_file) if pid_file else contextlib.nullcontext():
+    code = boss.run()
+sys.exit(code)
 """
 
 Entry = dict[str, Any]
@@ -118,7 +147,14 @@ Entry = dict[str, Any]
 
 @tag("processes")
 class ToySupervisorCase(SimpleTestCase):
-    """Starts supervisors, and waits for what their children note."""
+    """
+    Starts supervisors, and waits for what their children note.
+
+    Attributes:
+        forks: Whether the children of the first generation are copies of the supervisor.
+    """
+
+    forks = False
 
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory(prefix="django_actors_toys_")
@@ -141,6 +177,7 @@ class ToySupervisorCase(SimpleTestCase):
             "processes": processes,
             "threads": 2,
             "limits": limits or {},
+            "forks": self.forks,
             **options,
         }
         with (self.directory / "log").open("a") as log:

@@ -43,6 +43,7 @@ SWEEP = 100
 
 _living: weakref.WeakSet[RabbitmqConsumer] = weakref.WeakSet()
 _living_lock = threading.Lock()
+_brokers: weakref.WeakSet[RabbitmqBroker] = weakref.WeakSet()
 
 
 class RabbitmqBroker(Broker):
@@ -82,32 +83,18 @@ class RabbitmqBroker(Broker):
         self.topology = Topology(self.target.queue_type, self.target.namespace)
         self.lanes = LaneBook(self.waiting_room, self.topology)
         self._open_doors()
+        _brokers.add(self)
         _hush_pika()
 
     def _open_doors(self) -> None:
         """Set up what belongs to this process; a forked child must not use its parent's."""
-        self._pid = os.getpid()
-        self._publisher = Publisher(self.target, self.topology)
-        self._desk = Desk(self.target)
+        self.publisher = Publisher(self.target, self.topology)
+        self.desk = Desk(self.target)
 
     @property
     def process(self) -> str:
         """What this process is called among those that share the queues."""
         return process_name()
-
-    @property
-    def publisher(self) -> Publisher:
-        """The publisher of this process."""
-        if self._pid != os.getpid():
-            self._open_doors()
-        return self._publisher
-
-    @property
-    def desk(self) -> Desk:
-        """The connection for questions of this process."""
-        if self._pid != os.getpid():
-            self._open_doors()
-        return self._desk
 
     tells_origin = True
 
@@ -270,10 +257,17 @@ class RabbitmqBroker(Broker):
         self.lanes.forget_all()
 
     def close(self) -> None:
-        if self._pid == os.getpid():
-            self._publisher.close()
-            self._desk.close()
+        self.publisher.close()
+        self.desk.close()
 
+
+def _part_from_parent() -> None:
+    # At once, and not by the first thread that sends: others may send at the same time.
+    for broker in tuple(_brokers):
+        broker._open_doors()
+
+
+os.register_at_fork(after_in_child=_part_from_parent)
 
 _names: dict[int, str] = {}
 

@@ -19,6 +19,7 @@ from django.core.management.base import CommandError, CommandParser
 from django_actors.registry import nearest
 
 BAD_ARGUMENT = 2
+START_METHODS = ("auto", "spawn")
 TRUE = {"1", "true", "yes", "on", "y"}
 FALSE = {"0", "false", "no", "off", "n"}
 
@@ -45,6 +46,12 @@ def read_truth(text: str) -> bool:
     if text.lower() not in TRUE | FALSE:
         raise ValueError("must be true or false")
     return text.lower() in TRUE
+
+
+def read_start_method(text: str) -> str:
+    if text not in START_METHODS:
+        raise ValueError(f"must be one of {', '.join(START_METHODS)}")
+    return text
 
 
 def read_directory(text: str) -> str | None:
@@ -145,6 +152,13 @@ FLAGS = [
         at_least(1),
         "replace a process that uses more than so many megabytes",
         how={"metavar": "MB"},
+    ),
+    Flag(
+        "start-method",
+        read_start_method,
+        "spawn: each process loads the project anew; default: auto, forks where that is safe",
+        default=lambda: "auto",
+        how={"metavar": "METHOD"},
     ),
     Flag(
         "burst",

@@ -37,6 +37,7 @@ from django_actors.crew import Limits
 from django_actors.errors import BrokerUnavailable
 from django_actors.isolation import is_in_test
 from django_actors.pidfile import PidFileError, pid_file
+from django_actors.process import forked_body
 from django_actors.registry import nearest
 from django_actors.start_reporter import StartReporter
 from django_actors.supervisor import BROKER_UNREACHABLE, NOT_BOOTABLE, Supervisor
@@ -166,6 +167,10 @@ def let_go() -> None:
     """Close what the questions opened: the supervisor needs neither database nor broker."""
     get_broker().close()
     connections.close_all()
+    for connection in connections.all(initialized_only=True):
+        if close_pool := getattr(connection, "close_pool", None):
+            # Pools have threads, and a process that has some cannot be forked.
+            close_pool()
 
 
 def supervise(flags: dict[str, Any], verbosity: int) -> int:
@@ -183,6 +188,7 @@ def supervise(flags: dict[str, Any], verbosity: int) -> int:
         burst=flags["burst"],
         watching=flags["watch"] is not None,
         starts=starts,
+        body=None if flags["start_method"] == "spawn" else forked_body(),
     )
     with contextlib.closing(starts), watching(flags["watch"], supervisor):
         return supervisor.run()
