@@ -18,6 +18,8 @@ from django.apps import AppConfig, apps
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import module_has_submodule
 
+from . import garbage
+
 # Files whose frames say nothing about a mistake in a module of actors.
 _NOT_THEIRS = ("<frozen ", os.path.dirname(__file__), os.path.dirname(importlib.__file__))
 
@@ -29,6 +31,12 @@ class DjangoActorsConfig(AppConfig):
     label = "django_actors"
     verbose_name = "Actors"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def __init__(self, app_name: str, app_module: ModuleType) -> None:
+        super().__init__(app_name, app_module)
+        if _is_runactors():
+            # The command lets it go on; most of the project is imported until then.
+            garbage.rest()
 
     def ready(self) -> None:
         from . import checks, isolation
@@ -49,6 +57,10 @@ class DjangoActorsConfig(AppConfig):
             import_module("django_actors.test")
 
 
+def _is_runactors() -> bool:
+    return sys.argv[1:2] == ["runactors"]
+
+
 @contextmanager
 def _exit_code_of_runactors() -> Iterator[None]:
     # The command itself is not reached when an app's module cannot be imported, and a
@@ -56,7 +68,7 @@ def _exit_code_of_runactors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if sys.argv[1:2] != ["runactors"]:
+        if not _is_runactors():
             raise
         sys.stderr.write(_format_own_frames(error))
         raise SystemExit(2) from None

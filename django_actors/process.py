@@ -26,7 +26,7 @@ import django
 from django.apps import apps
 from django.db import connections
 
-from . import logs
+from . import garbage, logs
 from .board import Board
 from .channel import Channel, Doorbell, Event
 from .children import GROUP_SIGNALS
@@ -101,7 +101,9 @@ class Process:
     def _load_project(self) -> None:
         if not apps.ready:
             # A fork has it from its parent; loggers would be configured once more.
+            garbage.rest()
             django.setup()
+            garbage.go_on()
         logs.setup(self.config["verbosity"])
         logs.protect_output()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import subprocess
 import sys
@@ -9,11 +10,13 @@ import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from django.apps import apps
 from django.test import SimpleTestCase
 
 import django_actors
+from django_actors import garbage
 from django_actors.apps import autodiscover
 from django_actors.registry import registry
 
@@ -215,3 +218,16 @@ class ProcessTests(SimpleTestCase):
 
         self.assertEqual(process.stderr, "")
         self.assertIn("'words.count_words'", process.stdout)
+
+
+class StartTests(SimpleTestCase):
+    def test_no_garbage_is_looked_for_while_runactors_imports_the_project(self):
+        config = apps.get_app_config("django_actors")
+        self.addCleanup(garbage.go_on)
+        self.addCleanup(gc.unfreeze)
+
+        for arguments, looks in ((["manage.py", "runactors"], False), (["manage.py"], True)):
+            with self.subTest(arguments=arguments), mock.patch.object(sys, "argv", arguments):
+                type(config)(config.name, django_actors)
+                self.assertEqual(gc.isenabled(), looks)
+                garbage.go_on()

@@ -71,6 +71,8 @@ class RabbitmqBroker(Broker):
             ``ssl_options``. All but the first four may stand in the URL's query.
     """
 
+    tells_origin = True
+
     def __init__(
         self,
         url: str | Iterable[str] | None = None,
@@ -95,8 +97,6 @@ class RabbitmqBroker(Broker):
     def process(self) -> str:
         """What this process is called among those that share the queues."""
         return process_name()
-
-    tells_origin = True
 
     # ---- publishing ------------------------------------------------------------
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pkgutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 from django.conf import ENVIRONMENT_VARIABLE
@@ -25,9 +27,10 @@ from django.core.management.base import (
 )
 from django.db import InterfaceError, OperationalError, connections
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
 from django.utils.module_loading import import_string
 
-from django_actors import __version__, logs
+from django_actors import __version__, garbage, logs
 from django_actors.brokers import STUB, get_broker
 from django_actors.checks import check_character_sets, check_sqlite
 from django_actors.children import worker_command
@@ -47,6 +50,7 @@ from ._flags import add_flags, explain, read_flags
 
 logger = logging.getLogger("django_actors.MainProcess")
 
+APP = "django_actors"
 PID_FILE_TAKEN = 4
 PATIENCE_S = 5.0
 RETRY_S = 0.5
@@ -72,6 +76,7 @@ class Command(BaseCommand):
             raise
 
     def handle(self, *args: Any, **options: Any) -> None:
+        garbage.go_on()
         try:
             self.run(read_flags(options), options["verbosity"])
         except ImproperlyConfigured as error:
@@ -140,8 +145,11 @@ def check_tables() -> None:
         CommandError: There are some; it exits with 2.
     """
     alias = settings.DATABASE
+    if _own_migrations() <= MigrationRecorder(connections[alias]).applied_migrations().keys():
+        return
+    # It knows of squashed ones, and imports the migrations of all apps.
     executor = MigrationExecutor(connections[alias])
-    missing = executor.migration_plan(executor.loader.graph.leaf_nodes("django_actors"))
+    missing = executor.migration_plan(executor.loader.graph.leaf_nodes(APP))
     if missing:
         names = ", ".join(str(migration) for migration, _ in missing)
         raise CommandError(
@@ -149,6 +157,11 @@ def check_tables() -> None:
             f"Run: manage.py migrate --database {alias}",
             returncode=NOT_BOOTABLE,
         )
+
+
+def _own_migrations() -> set[tuple[str, str]]:
+    package = import_module(f"{APP}.migrations")
+    return {(APP, module.name) for module in pkgutil.iter_modules(package.__path__)}
 
 
 def warn_of_unknown_queues(queues: list[str] | None) -> None:
