@@ -239,7 +239,8 @@ def board_directory() -> Iterator[str]:
     place = memory_directory()
     _remove_abandoned(place)
     directory = tempfile.mkdtemp(prefix=DIRECTORY_PREFIX, dir=place)
-    # The system drops the lock with the process, however that ends.
+    # The system drops the lock with the last process that has it, however that ends. Workers
+    # that were forked have it too: what they write on is not abandoned.
     lock = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:

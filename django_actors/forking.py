@@ -43,9 +43,13 @@ class ForkedProcess:
     def poll(self) -> int | None:
         """Return its exit code, minus the signal's number if one ended it; None while it lives."""
         if self._exit_code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._exit_code = os.waitstatus_to_exitcode(status)
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                # A library has asked for the ends of all children, and was told of this one.
+                self._exit_code = CRASHED
+            else:
+                self._exit_code = os.waitstatus_to_exitcode(status) if pid else None
         return self._exit_code
 
     def terminate(self) -> None:

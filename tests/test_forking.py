@@ -140,6 +140,12 @@ class ForkTests(ForkCase):
 
         kill.assert_not_called()
 
+    def test_an_end_that_somebody_else_was_told_of_is_one_that_failed(self):
+        child = self.fork(lambda: os._exit(0))
+        os.waitpid(child.pid, 0)
+
+        self.assertEqual(child.poll(), forking.CRASHED)
+
     def test_an_error_ends_the_child_and_never_returns_to_its_parents_code(self):
         def fail() -> None:
             raise SystemExit(5)
