@@ -290,10 +290,16 @@ class OtherBrokerTests(SimpleTestCase):
 
 
 class SpeedTests(HelpersCase, TestCase):
-    """Real time, but that of this thread: what another process does on the machine is not in it."""
+    """
+    Real time, but that of this thread: what another process does on the machine is hardly in it.
+    """
 
     def test_twenty_retries_over_a_month_take_milliseconds(self):
-        self.assertLess(min(self.time(self.retry_twenty_times) for _ in range(3)), 50)
+        self.assert_takes_no_time(self.retry_twenty_times)
+
+    def assert_takes_no_time(self, function: Callable[[], None]) -> None:
+        # Nobody can do it faster than it is; a machine that is full makes any one of them slow.
+        self.assertTrue(any(self.time(function) < 50 for _ in range(20)))
 
     def retry_twenty_times(self) -> None:
         actor = self.declare_failing(
@@ -313,7 +319,7 @@ class SpeedTests(HelpersCase, TestCase):
         registry.remove(actor.actor_name)
 
     def test_a_delay_of_a_week_takes_no_time(self):
-        self.assertLess(min(self.time(self.wait_for_a_week) for _ in range(3)), 50)
+        self.assert_takes_no_time(self.wait_for_a_week)
 
     def wait_for_a_week(self) -> None:
         with actor_clock() as clock:
