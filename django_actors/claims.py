@@ -109,16 +109,26 @@ class ClaimStatement:
         order: Columns by which the first rows are chosen, such as ``priority, id``.
 
         changes: SQL after ``SET``.
+
+        as_found: Whether rows are returned as they were found, and not as they are then.
     """
 
     def __init__(
-        self, model: type[Model], *, columns: str, where: str, order: str, changes: str
+        self,
+        model: type[Model],
+        *,
+        columns: str,
+        where: str,
+        order: str,
+        changes: str,
+        as_found: bool = False,
     ) -> None:
         self.model = model
         self.columns = columns
         self.where = where
         self.order = order
         self.changes = changes
+        self.as_found = as_found
 
     def run(
         self,
@@ -140,7 +150,7 @@ class ClaimStatement:
         Returns:
             The claimed rows in no order.
         """
-        if _updates_and_returns(connection):
+        if _updates_and_returns(connection) and not self.as_found:
             return self._claim_at_once(connection, arms, set_params, limit)
         return self._lock_then_update(connection, arms, set_params, limit)
 

@@ -22,7 +22,6 @@ from . import clock, failures
 from .claims import (
     ClaimStatement,
     Result,
-    Row,
     now_ms_sql,
     quoted_table,
     refuses_characters,
@@ -60,9 +59,10 @@ _claim_due = ClaimStatement(
     columns=", ".join(_COLUMNS),
     where="due_ms <= COALESCE(%s, {now})",
     order="due_ms, id",
-    # Nothing, and that in a column without an index: it returns when they were due, and whether
-    # somebody has had them, and keeps others away until the transaction ends.
-    changes="priority = priority",
+    # Kept from other dispatchers for the time it takes to publish them.
+    changes=f"claimed_by = %s, moving = %s, due_ms = {{now}} + {CLAIM_MS}",
+    # When they were due, and whether somebody has had them before.
+    as_found=True,
 )
 
 
@@ -187,34 +187,14 @@ class WaitingRoom:
             Pairs of a row's key and what the broker needs to carry its message. A row that
             somebody else has had in hand, or may have, is a doubtful origin.
         """
-        claim = partial(self._claim_due, owner, limit, now)
-        rows = retry_when_locked(connections[self.alias], claim)
+        connection = connections[self.alias]
+        claim = partial(_claim_due.run, connection, [(now,)], set_params=(owner, True), limit=limit)
+        rows = retry_when_locked(connection, claim)
         rows.sort(key=_due_and_key)
         return [
             (key, Envelope(message_id or "", queue_name, priority, bytes(body), origin_of(*past)))
             for key, message_id, queue_name, priority, body, *past, _ in rows
         ]
-
-    def _claim_due(self, owner: str, limit: int, now: int | None) -> list[Row]:
-        connection = connections[self.alias]
-        with transaction.atomic(using=self.alias, savepoint=False):
-            rows = _claim_due.run(connection, [(now,)], set_params=(), limit=limit)
-            self._keep_claimed([row[0] for row in rows], owner)
-        return rows
-
-    def _keep_claimed(self, keys: Sequence[int], owner: str) -> None:
-        """Keep rows from other dispatchers for the time it takes to publish them."""
-        if not keys:
-            return
-        connection = connections[self.alias]
-        table = quoted_table(connection, WaitingMessage)
-        marks = ", ".join(["%s"] * len(keys))
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"UPDATE {table} SET claimed_by = %s, moving = %s, "
-                f"due_ms = {now_ms_sql(connection)} + {CLAIM_MS} WHERE id IN ({marks})",
-                [owner, True, *keys],
-            )
 
     def forget(self, keys: Sequence[int], owner: str) -> None:
         """Delete claimed rows; one that was written anew since is not *owner*'s and stays."""
