@@ -50,6 +50,7 @@ class Dispatcher:
         self._broker = broker
         self._room = broker.waiting_room
         self._owner = owner
+        self._may_hold = False
         self._maintain_at = 0.0
         self._prune_at = time.monotonic() + PRUNE_S
 
@@ -64,20 +65,26 @@ class Dispatcher:
             How many were published.
         """
         began = time.monotonic()
+        # Until it is known that none is: the answer to a claim may be lost.
+        self._may_hold = True
         with self._broker.settlement():
             rows = self._room.claim_due(self._owner, limit=BATCH, now=now)
-            if not rows:
-                return 0
-            # Publish first, delete second. A crash in between sends twice; the other
-            # order would lose the message.
-            self._broker.publish([envelope for _, envelope in rows])
-            kept = self._doubtful(rows)
-            self._room.forget([key for key, _ in rows if key not in kept], self._owner)
-            if kept:
-                self._room.keep(sorted(kept), self._owner)
-        elapsed_ms = (time.monotonic() - began) * clock.MS_PER_S
-        logger.debug("Moved %d due messages in %d ms", len(rows), elapsed_ms)
+            if rows:
+                self._move(rows)
+        self._may_hold = False
+        if rows:
+            elapsed_ms = (time.monotonic() - began) * clock.MS_PER_S
+            logger.debug("Moved %d due messages in %d ms", len(rows), elapsed_ms)
         return len(rows)
+
+    def _move(self, rows: Sequence[tuple[int, Envelope]]) -> None:
+        # Publish first, delete second. A crash in between sends twice; the other order would
+        # lose the message.
+        self._broker.publish([envelope for _, envelope in rows])
+        kept = self._doubtful(rows)
+        self._room.forget([key for key, _ in rows if key not in kept], self._owner)
+        if kept:
+            self._room.keep(sorted(kept), self._owner)
 
     def _doubtful(self, rows: Sequence[tuple[int, Envelope]]) -> set[int]:
         """Return the keys of rows that have to tell two copies of a message apart."""
@@ -114,8 +121,10 @@ class Dispatcher:
         return None if wait is None else wait / clock.MS_PER_S
 
     def let_go(self) -> None:
-        """Give back rows that were claimed for a broker which did not take them."""
-        self._room.release(self._owner)
+        """Give back what was claimed for a broker that did not take it, if anything was."""
+        if self._may_hold:
+            self._room.release(self._owner)
+            self._may_hold = False
 
 
 class DispatcherThread(threading.Thread):
