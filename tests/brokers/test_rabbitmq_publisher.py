@@ -93,6 +93,11 @@ class HelmTests(RabbitmqCase):
         self.assertEqual(len(taken), 1 + 8 * 25 * 2)
         self.assertEqual(set(taken.values()), {1})
 
+    def wait_for_the_helm(self) -> None:
+        """Wait until the keeper has done what it was called for, and lets others steer."""
+        publisher = self.broker.publisher
+        wait_until(lambda: not publisher._keeper_called.is_set() and not publisher._helm.locked())
+
     def test_who_is_interrupted_at_the_helm_costs_nobody_a_message(self):
         me, step = threading.current_thread(), Link.step
         at_the_helm, others_are_there = threading.Event(), threading.Event()
@@ -109,6 +114,7 @@ class HelmTests(RabbitmqCase):
             at_the_helm.wait(10)
             self.publish(b"%d" % number)
 
+        self.wait_for_the_helm()
         with mock.patch.object(Link, "step", interrupted):
             others = [begin(follow, number) for number in range(3)]
             self.assertRaises(KeyboardInterrupt, self.publish, b"interrupted")

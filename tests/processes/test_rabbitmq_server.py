@@ -45,7 +45,8 @@ class RabbitmqServerTests(ProcessCase):
 
     def test_workers_go_on_soon_after_a_restart_and_nothing_is_lost(self):
         self.start(processes=2, threads=4)
-        tasks.work.send_many([(key, 0.02) for key in range(600)])
+        # More than the workers can do until the command has stopped the broker.
+        tasks.work.send_many([(key, 0.02) for key in range(2_000)])
         tasks.work.send("long", 6)
         self.wait_for_keys(100)
 
@@ -59,7 +60,7 @@ class RabbitmqServerTests(ProcessCase):
         )
         first = min(entry.at for entry in self.ledger("began") if entry.at > back_at)
         self.assertLess(first - back_at, 2)
-        self.wait_for_keys(601)
+        self.wait_for_keys(2_001)
         self.wait_until_settled()
 
     def test_a_memory_alarm_refuses_sends_and_lets_workers_finish(self):
