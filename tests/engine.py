@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from django.apps import apps
 from django.db import connection, connections
-from django.test import SimpleTestCase, TransactionTestCase
+from django.test import SimpleTestCase, TransactionTestCase, tag
 
 from django_actors import actor, roster, set_broker
 from django_actors.actor import Actor
@@ -28,6 +28,9 @@ from django_actors.waiting_room import WaitingRoom
 from django_actors.worker import Worker
 
 TIMEOUT_S = 20.0
+
+# For tests in which a server loses its connections.
+needs_server = tag("postgresql", "mysql")
 
 BrokerType = TypeVar("BrokerType", bound=Broker)
 
@@ -187,11 +190,6 @@ class EngineCase(ActorsMixin, TransactionTestCase):
                 if not model._meta.proxy:
                     rows: Any = model._base_manager.using(alias).all()
                     rows._raw_delete(alias)
-
-    def needs_server(self) -> None:
-        """Leave the test out on a database that has no server to lose connections to."""
-        if connection.vendor == "sqlite":
-            self.skipTest("SQLite has no server")
 
     def cut_connections(self) -> None:
         """Have the database server close all connections of this test run, as in a restart."""

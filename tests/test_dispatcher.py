@@ -24,6 +24,7 @@ from tests.engine import (
     begin,
     in_thread,
     make_message,
+    needs_server,
     silence,
     wait_until,
 )
@@ -317,8 +318,8 @@ class ThreadTests(DispatcherCase):
             self.start()
             wait_until(lambda: self.broker.published)
 
+    @needs_server
     def test_a_restart_of_the_database_is_survived(self):
-        self.needs_server()
         with mock.patch.object(dispatcher, "LONGEST_PAUSE_S", 0.01), silence():
             thread = self.start()
             self.wait_until_asleep()

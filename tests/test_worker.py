@@ -29,6 +29,7 @@ from tests.engine import (
     begin,
     envelop,
     make_message,
+    needs_server,
     silence,
     wait_until,
 )
@@ -981,8 +982,8 @@ class DatabaseTests(WorkerMixin, EngineCase):
         self.assertEqual(self.broker.queue_size("default"), (3, 0))
         self.assertEqual(set(QueuedMessage.objects.values_list("redeliveries", flat=True)), {0})
 
+    @needs_server
     def test_a_restart_of_the_database_loses_nothing(self):
-        self.needs_server()
         block = self.declare(self.door.stand, actor_name="block")
         with silence():
             self.start(worker_threads=3)
@@ -999,8 +1000,8 @@ class DatabaseTests(WorkerMixin, EngineCase):
             wait_until(lambda: "after" in self.ran)
             self.wait_until_empty()
 
+    @needs_server
     def test_a_failure_during_a_restart_of_the_database_is_retried(self):
-        self.needs_server()
 
         def fail_once() -> None:
             self.door.stand()
@@ -1022,8 +1023,8 @@ class DatabaseTests(WorkerMixin, EngineCase):
             self.wait_until_ran("failed", "again")
             self.wait_until_empty()
 
+    @needs_server
     def test_what_comes_again_after_a_restart_of_the_database_runs_and_is_not_buried(self):
-        self.needs_server()
         with silence():
             self.start(worker_threads=1)
             self.broker.publish([envelop(self.note.message("before"))])

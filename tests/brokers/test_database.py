@@ -25,7 +25,16 @@ from django_actors.brokers.database import DatabaseBroker, again_after_reconnect
 from django_actors.errors import BrokerUnavailable
 from django_actors.message import Envelope
 from django_actors.models import Lease, QueuedMessage
-from tests.engine import EngineCase, begin, envelop, in_thread, make_message, silence, wait_until
+from tests.engine import (
+    EngineCase,
+    begin,
+    envelop,
+    in_thread,
+    make_message,
+    needs_server,
+    silence,
+    wait_until,
+)
 
 from .contract import PASSWORD, PROMPT_S, ServerContract, bodies_of
 
@@ -149,8 +158,8 @@ class PublishingTests(DatabaseCase):
 
 
 class DeadConnectionTests(DatabaseCase):
+    @needs_server
     def test_a_publisher_connects_again(self):
-        self.needs_server()
         self.publish(b"before")
 
         self.cut_connections()
@@ -158,8 +167,8 @@ class DeadConnectionTests(DatabaseCase):
 
         self.assertEqual(bodies_of(self.consume().fetch(9, timeout=1)), [b"before", b"after"])
 
+    @needs_server
     def test_inside_a_transaction_a_dead_connection_is_an_error(self):
-        self.needs_server()
         with self.assertRaises(DatabaseError), transaction.atomic():
             QueuedMessage.objects.count()
             self.cut_connections()
@@ -170,8 +179,8 @@ class DeadConnectionTests(DatabaseCase):
 
         self.assertEqual(QueuedMessage.objects.count(), 0)
 
+    @needs_server
     def test_a_consumer_connects_again_and_can_settle_what_it_had(self):
-        self.needs_server()
         self.publish(b"1", b"2")
         consumer = self.consume()
         [first] = consumer.fetch(1, timeout=1)
@@ -207,8 +216,8 @@ class DeadConnectionTests(DatabaseCase):
         consumer.ack([held, *found])
         self.assertEqual(self.broker.queue_size("default"), (0, 0))
 
+    @needs_server
     def test_a_consumer_that_only_waits_notices_and_hears_again(self):
-        self.needs_server()
         waiting = begin(self.wait_through_an_outage)
         wait_until(Lease.objects.exists)
 
@@ -227,8 +236,8 @@ class DeadConnectionTests(DatabaseCase):
         finally:
             consumer.close()
 
+    @needs_server
     def test_what_a_consumer_puts_back_is_put_back_after_an_outage(self):
-        self.needs_server()
         self.publish(b"x")
         consumer = self.consume()
         deliveries = consumer.fetch(1, timeout=1)

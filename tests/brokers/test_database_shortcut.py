@@ -16,7 +16,7 @@ from django_actors.brokers.database import DatabaseBroker
 from django_actors.brokers.database_shortcut import PREPARE_AFTER, insert_one
 from django_actors.message import Envelope, generate_message_id
 from django_actors.models import QueuedMessage
-from tests.engine import EngineCase, in_thread
+from tests.engine import EngineCase, in_thread, needs_server
 
 from .test_database_insert import SPECIAL
 
@@ -110,8 +110,8 @@ class WayTests(ShortcutCase):
 
         self.assertRaises(SynchronousOnlyOperation, asyncio.run, send())
 
+    @needs_server
     def test_a_connection_that_has_died_is_replaced(self):
-        self.needs_server()
         sent = self.send_many()
         self.cut_connections()
 
