@@ -17,7 +17,7 @@ from ._django import set_up
 set_up()
 
 
-class NormalStorage(SqliteStorage):  # type: ignore[misc]  # mypy does not know huey
+class NormalStorage(SqliteStorage):
     """As durable as the databases of the others; huey offers only more than that, or nothing."""
 
     def _create_connection(self) -> Any:
