@@ -22,6 +22,8 @@ from .report import StreamFigures
 from .sizes import IS_LONG, SIZE
 from .vitals import PROC, Vitals, family, look_at
 
+THREADS = 8
+
 # A process is warm when it has run this many messages.
 WARM = 20_000 if IS_LONG else 2_000
 
@@ -87,8 +89,10 @@ class StreamTests(ProcessCase):
         return f"{self.server}, {database}" if self.server else database
 
     def test_a_process_stays_as_it_is(self):
-        supervisor = self.start(processes=1)
+        supervisor = self.start(processes=1, threads=THREADS)
         self.count()
+        # Each thread opens a connection when it looks up its first message that comes again.
+        tasks.ask.send_many([(0.3,) for _ in range(2 * THREADS)])
         self.send_until(WARM)
         before, _ = self.settle_and_look(supervisor)
 

@@ -11,6 +11,8 @@ import ctypes
 import os
 import time
 
+from django.db import connection
+
 from django_actors import actor
 from django_actors.middleware import CurrentMessage
 
@@ -33,6 +35,13 @@ def record(key):
 @actor
 def forget(key=None):
     """Leave no trace; for measuring the engine alone."""
+
+
+@actor
+def ask(seconds):
+    """Ask the database, and keep the thread for some time."""
+    connection.ensure_connection()
+    time.sleep(seconds)
 
 
 @actor
