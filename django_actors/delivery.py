@@ -95,6 +95,8 @@ class Delivery:
 
         exception: What its run raised.
 
+        traceback: An exception and the text of its traceback, once it was put together.
+
         began_ms: When the actor's own code began, milliseconds since 1970.
 
         due_ms: When it runs again, milliseconds since 1970.
@@ -125,6 +127,7 @@ class Delivery:
         "redelivered",
         "result",
         "successors",
+        "traceback",
     )
 
     def __init__(
@@ -160,6 +163,7 @@ class Delivery:
         self.due_ms: int | None = None
         self.max_retries: int | None = None
         self.successors: Sequence[Message] = ()
+        self.traceback: tuple[BaseException, str] | None = None
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for what is no slot: the message's own attributes.

@@ -32,7 +32,7 @@ from .errors import (
 )
 from .message import Origin
 from .middleware.base import call_hooks
-from .redaction import format_traceback, redact
+from .redaction import format_traceback, redact, traceback_of
 from .rows import exception_name, storable
 from .signing import unseal
 
@@ -323,7 +323,7 @@ class Executor:
             logger.warning(
                 "Failed to process message %s with unhandled exception.\n%s",
                 shown,
-                format_traceback(error, shown).rstrip(),
+                traceback_of(delivery, error).rstrip(),
             )
 
 
@@ -335,7 +335,7 @@ def _note_retry(delivery: Delivery, error: BaseException) -> None:
     """Write on the message how often it was retried, and why."""
     assert delivery.message is not None
     retries = delivery.message.options.get("retries", 0)
-    traceback = storable(format_traceback(error, redact(delivery.message)))
+    traceback = storable(traceback_of(delivery, error))
     delivery.message = delivery.message.copy(
         options={
             "retries": (retries if isinstance(retries, int) else 0) + 1,

@@ -7,10 +7,13 @@ from __future__ import annotations
 import json
 import traceback as traceback_module
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .message import Message, describe_call
 from .registry import RegisteredActor, registry
+
+if TYPE_CHECKING:
+    from .delivery import Delivery
 
 HIDDEN = "***"
 
@@ -85,6 +88,20 @@ def format_traceback(error: BaseException, shown: Redacted) -> str:
     # Hidden before it is cut: half of a secret would not be found.
     text = shown.hide("".join(traceback_module.format_exception(error)))
     return text[-MAX_TEXT:]
+
+
+def traceback_of(delivery: Delivery, error: BaseException) -> str:
+    """
+    Return the traceback of *error*, which a run of *delivery* has ended with.
+
+    The log, the next run and the row of a failure tell of it: it is put together once, which
+    takes longer than all else of a failure.
+    """
+    known = delivery.traceback
+    if known is None or known[0] is not error:
+        known = (error, format_traceback(error, redact(delivery.message)))
+        delivery.traceback = known
+    return known[1]
 
 
 def _hide_arguments(

@@ -13,7 +13,7 @@ from .errors import Retry, UntrustedMessage, exception_text
 from .fingerprints import NOWHERE, find_place, fingerprint
 from .message import MAX_NAME_LENGTH, Message
 from .models import FRAME_LENGTH, Kind, WaitingMessage
-from .redaction import MAX_TEXT, format_traceback, redact
+from .redaction import MAX_TEXT, redact, traceback_of
 from .signing import seal
 
 MAX_CALL = 1_000
@@ -141,7 +141,7 @@ def _describe_exception(row: WaitingMessage, delivery: Delivery, error: BaseExce
     shown = redact(delivery.message)
     row.error_class = storable(exception_name(error), MAX_CLASS)
     row.error = storable(shown.hide(exception_text(error)))
-    row.traceback = storable(format_traceback(error, shown))
+    row.traceback = storable(traceback_of(delivery, error))
     place = find_place(error)
     row.frame = storable(str(place), FRAME_LENGTH)
     # Who asks for a retry has not failed.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import TestCase, mock
 
 from django_actors import Message
-from django_actors.redaction import redact
+from django_actors.redaction import redact, traceback_of
 
-from .engine import ActorsMixin, make_message
+from .engine import ActorsMixin, deliver, make_message
 
 CARD = "4111-1111"
 
@@ -96,3 +97,19 @@ class RedactionTests(ActorsMixin):
         message = Message("default", declared.actor_name, (CARD, 1, 2), {"cvc": 3}, {})
 
         self.assertEqual(str(redact(message)), "charge(***, 1, 2, cvc=3)")
+
+
+class TracebackTests(TestCase):
+    def test_what_a_delivery_failed_with_is_put_together_once(self):
+        delivery, error = deliver(make_message("add")), ValueError("no")
+
+        with mock.patch("django_actors.redaction.format_traceback", return_value="text") as format:
+            texts = {traceback_of(delivery, error) for _ in range(3)}
+
+        self.assertEqual((texts, format.call_count), ({"text"}, 1))
+
+    def test_another_error_of_the_same_delivery_has_a_text_of_its_own(self):
+        delivery = deliver(make_message("add"))
+
+        self.assertIn("first", traceback_of(delivery, ValueError("first")))
+        self.assertIn("second", traceback_of(delivery, ValueError("second")))
