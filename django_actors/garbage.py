@@ -10,7 +10,7 @@ _rests = False
 
 
 def rest() -> None:
-    """Collect nothing for now, if the project has not decided that already."""
+    """Collect nothing until ``go_on()``, unless the project has switched it off itself."""
     global _rests
     _rests = gc.isenabled()
     gc.disable()
