@@ -24,8 +24,9 @@ from .vitals import PROC, Vitals, family, look_at
 
 THREADS = 8
 
-# A process is warm when it has run this many messages.
-WARM = 20_000 if IS_LONG else 2_000
+# A process is warm when it has run this many messages: what a forked one shares with its
+# supervisor becomes its own little by little.
+WARM = 100_000 if IS_LONG else 2_000
 
 # A server holds no more than this at once.
 MOST_AHEAD = 20_000
