@@ -173,6 +173,13 @@ class MovingContract(BrokerContract):
 
         self.assert_ran_once("key")
 
+    def move_doubtfully(self, key: str) -> None:
+        """Publish a message of which nobody knows whether somebody dead has published it before."""
+        self.delay(key)
+        self.broker.waiting_room.claim_due("dead", limit=1, now=clock.now_ms() + LATER_MS)
+        self.broker.waiting_room.release("dead")
+        self.move()
+
     # ---- two copies ------------------------------------------------------------
 
     def test_of_two_copies_that_wait_together_one_runs(self):
@@ -185,10 +192,7 @@ class MovingContract(BrokerContract):
         self.assert_ran_once("one", "two")
 
     def test_what_was_published_by_nobody_runs(self):
-        self.delay("key")
-        self.broker.waiting_room.claim_due("dead", limit=1, now=clock.now_ms() + LATER_MS)
-        self.broker.waiting_room.release("dead")
-        self.move()
+        self.move_doubtfully("key")
 
         self.work(self.consume())
 
@@ -234,10 +238,7 @@ class MovingContract(BrokerContract):
         self.assert_ran_once("key")
 
     def test_a_copy_that_was_put_back_or_held_by_a_dead_process_runs(self):
-        self.delay("key")
-        self.broker.waiting_room.claim_due("dead", limit=1, now=clock.now_ms() + LATER_MS)
-        self.broker.waiting_room.release("dead")
-        self.move()
+        self.move_doubtfully("key")
         first = self.consume()
         first.put_back(self.receive(first))
         first.close()
@@ -251,10 +252,7 @@ class MovingContract(BrokerContract):
         self.assert_ran_once("key")
 
     def test_a_copy_that_has_run_and_was_not_acknowledged_does_not_run_again(self):
-        self.delay("key")
-        self.broker.waiting_room.claim_due("dead", limit=1, now=clock.now_ms() + LATER_MS)
-        self.broker.waiting_room.release("dead")
-        self.move()
+        self.move_doubtfully("key")
         victim = self.consume(owner="victim")
         deliveries = self.receive(victim)
         self.execute(deliveries)
@@ -345,10 +343,7 @@ class MovingContract(BrokerContract):
         self.assert_ran_once("key")
 
     def test_a_copy_that_nobody_may_read_is_a_dead_letter_once(self):
-        self.delay("key")
-        self.broker.waiting_room.claim_due("dead", limit=1, now=clock.now_ms() + LATER_MS)
-        self.broker.waiting_room.release("dead")
-        self.move()
+        self.move_doubtfully("key")
 
         with self.settings(DJANGO_ACTORS={**settings.DJANGO_ACTORS, "SIGNING": "require"}):
             self.work(self.consume())
