@@ -9,13 +9,11 @@ their way at once, and a wait end by whatever comes first.
 from __future__ import annotations
 
 import copy
-import socket
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils import connection_workflow as workflow
 from pika.exceptions import (
     AMQPConnectionError,
@@ -24,12 +22,12 @@ from pika.exceptions import (
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
 )
-from pika.frame import decode_frame
 
 from django_actors.cures import cure_of
 from django_actors.errors import BrokerUnavailable, ServerTooOld
 
-from .rabbitmq_frames import NotAllThere, read_message
+from .rabbitmq_connection import Confirmed, Connection
+from .rabbitmq_frames import FRAME_EDGES, write_message
 from .rabbitmq_options import Target
 
 # How long a farewell may take.
@@ -41,99 +39,12 @@ OPEN_S = 5.0
 
 INTERNAL_ERROR = 541
 
-# What is asked of the operating system at once; pika's own 4 kB are a dozen messages.
-RECEIVE_BYTES = 65_536
-
 # The oldest version of the server that this was tried with.
 OLDEST = (3, 10)
 
 _NEVER = float("inf")
 
 _WHERE = "DJANGO_ACTORS['BROKER']"
-
-
-class Connection(SelectConnection):  # type: ignore[misc]  # pika has no types
-    """
-    pika's connection, but what is written between two steps leaves in one piece, and messages
-    that come in are read whole.
-
-    pika makes a system call for each frame, and a message has three.
-    """
-
-    _frame_buffer: bytes
-    _pieces: list[bytes]
-
-    def _on_data_available(self, data_in: bytes) -> None:
-        data = self._frame_buffer + data_in
-        at = 0
-        try:
-            while at < len(data):
-                message = read_message(data, at)
-                channel = self._channels.get(message.channel_number) if message else None
-                if message is None or channel is None:
-                    size = self._process_other(data[at:])
-                    if not size:
-                        break
-                    at += size
-                else:
-                    self.bytes_received += message.end - at
-                    self.frames_received += 3
-                    at = message.end
-                    channel._on_deliver(message, message, message.body)
-        except NotAllThere:
-            pass
-        self._frame_buffer = data[at:]
-
-    def _process_other(self, data: bytes) -> int:
-        """Have pika deal with the first frame; return its size, 0 if it is not all there."""
-        size, frame = decode_frame(data)
-        if frame is None:
-            return 0
-        self.bytes_received += size
-        self._process_frame(frame)
-        return int(size)
-
-    def receive_much(self) -> None:
-        """Ask the operating system for more than a dozen messages at a time."""
-        if self._transport is not None:
-            self._transport._MAX_RECV_BYTES = RECEIVE_BYTES
-
-    def _adapter_emit_data(self, data: bytes) -> None:
-        try:
-            self._pieces.append(data)
-        except AttributeError:
-            self._pieces = [data]
-
-    def hand_over(self) -> None:
-        """Give what was written to the transport."""
-        pieces = getattr(self, "_pieces", None)
-        if pieces and self._transport is not None:
-            self._pieces = []
-            data = b"".join(pieces)
-            sent = self._write_now(data)
-            if sent < len(data):
-                super()._adapter_emit_data(data[sent:])
-
-    def _write_now(self, data: bytes) -> int:
-        """Write what the operating system takes at once; return how many bytes that was."""
-        # pika would first ask the operating system whether it may write, and wait for the answer.
-        plain = getattr(self._transport, "_sock", None)
-        if not isinstance(plain, socket.socket) or isinstance(plain, ssl.SSLSocket):
-            return 0
-        if self._get_write_buffer_size():
-            return 0
-        try:
-            return plain.send(data)
-        except OSError:
-            # It takes nothing now, or is dead: pika finds out which.
-            return 0
-
-    @property
-    def has_written(self) -> bool:
-        """Whether the operating system has everything that was written."""
-        if getattr(self, "_pieces", None):
-            return False
-        return self._transport is None or self._get_write_buffer_size() == 0
 
 
 class Link:
@@ -309,6 +220,19 @@ class Link:
         channel = self.connection.channel(on_open_callback=on_open or _do_nothing_with)
         channel.add_on_close_callback(on_close)
         return channel
+
+    def on_confirmation(self, channel: Any, confirmed: Confirmed) -> None:
+        """Have *confirmed* called with each confirmation on *channel*, and pika not."""
+        self.connection.confirmed[channel.channel_number] = confirmed
+
+    def write_message(
+        self, channel: Any, lane: tuple[str, str], properties: bytes, body: bytes, mandatory: bool
+    ) -> None:
+        """Send a message with the next step; what pika's channels do, but in one piece."""
+        longest = self.connection.params.frame_max - FRAME_EDGES
+        number = channel.channel_number
+        data = write_message(number, lane, properties, body, mandatory=mandatory, longest=longest)
+        self.connection.write(data)
 
     def call(self, channel: Any, method: str, timeout: float, **arguments: Any) -> Any:
         """

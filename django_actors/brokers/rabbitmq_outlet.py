@@ -65,8 +65,8 @@ class Outlet:
         self._declare_at = 0.0
         self._sent = self._bytes = 0
         self._heard_at = 0.0
-        self._declared: set[str] = set()
-        self._declaring: dict[str, Any] = {}
+        self._declared: set[tuple[str, str]] = set()
+        self._declaring: dict[tuple[str, str], Any] = {}
         self._link: Link | None = None
         self._channel: Any = None
         self._refused = False
@@ -118,7 +118,8 @@ class Outlet:
             raise BrokerUnavailable("RabbitMQ opens no channel.")
         channel.exchange_declare(**self._topology.control_declaration(), callback=_ignore)
         selected: list[Any] = []
-        channel.confirm_delivery(self._on_confirmation, callback=selected.append)
+        link.on_confirmation(channel, self._on_answer)
+        channel.confirm_delivery(self._on_refusal, callback=selected.append)
         channel.add_on_return_callback(self._on_return)
         # What is sent before that is never confirmed.
         if not link.run(lambda: bool(selected), max(0.1, deadline - time.monotonic())):
@@ -186,7 +187,7 @@ class Outlet:
 
     def _pump(self) -> None:
         """Send what is in the inbox, as far as its lanes are declared."""
-        inbox, channel, declared = self.inbox, self._channel, self._declared
+        inbox, declared = self.inbox, self._declared
         kept: list[Parcel] = []
         while inbox and len(self._unconfirmed) < MOST_IN_FLIGHT:
             if self._bytes >= MOST_BYTES_IN_FLIGHT:
@@ -194,24 +195,24 @@ class Outlet:
             parcel = inbox.popleft()
             if parcel.is_unwanted:
                 continue
-            # Expected first: what fails on the way is sent again with the rest.
-            if parcel.batch is None:
-                self._expect(parcel)
-                channel.basic_publish(*parcel.lane, parcel.body, parcel.properties)
-            elif parcel.lane in declared:
-                self._expect(parcel)
-                channel.basic_publish("", parcel.lane, parcel.body, parcel.properties, True)
+            if parcel.batch is None or parcel.lane in declared:
+                self._write(parcel)
             else:
                 self._declare(parcel.lane)
                 kept.append(parcel)
         inbox.extendleft(reversed(kept))
 
-    def _expect(self, parcel: Parcel) -> None:
+    def _write(self, parcel: Parcel) -> None:
+        link = self._link
+        assert link is not None
+        # Expected first: what fails on the way is sent again with the rest.
         self._sent += 1
         self._unconfirmed[self._sent] = parcel
         self._bytes += len(parcel.body)
+        mandatory = parcel.batch is not None
+        link.write_message(self._channel, parcel.lane, parcel.properties, parcel.body, mandatory)
 
-    def _declare(self, lane: str) -> None:
+    def _declare(self, lane: tuple[str, str]) -> None:
         if lane in self._declaring:
             return
         link = self._link
@@ -222,21 +223,21 @@ class Outlet:
             lambda channel: self._ask_for(channel, lane),
         )
 
-    def _ask_for(self, channel: Any, lane: str) -> None:
+    def _ask_for(self, channel: Any, lane: tuple[str, str]) -> None:
         topology = self._topology
-        channel.queue_declare(**topology.declaration(lane), callback=_ignore)
+        channel.queue_declare(**topology.declaration(lane[1]), callback=_ignore)
         channel.queue_declare(
             **topology.declaration(topology.dead_name),
             callback=lambda frame: self._on_declared(lane),
         )
 
-    def _on_declared(self, lane: str) -> None:
+    def _on_declared(self, lane: tuple[str, str]) -> None:
         self._declared.add(lane)
         channel = self._declaring.pop(lane)
         channel.close()
         self._heard_at = time.monotonic()
 
-    def _on_refused(self, lane: str, error: Exception) -> None:
+    def _on_refused(self, lane: tuple[str, str], error: Exception) -> None:
         if self._declaring.pop(lane, None) is None:
             return
         if not isinstance(error, ChannelClosedByBroker):
@@ -248,15 +249,15 @@ class Outlet:
 
     # ---- what comes back -------------------------------------------------------
 
-    def _on_confirmation(self, frame: Any) -> None:
-        method = frame.method
+    def _on_refusal(self, frame: Any) -> None:
+        self._on_answer(frame.method.delivery_tag, frame.method.multiple, taken=False)
+
+    def _on_answer(self, tag: int, multiple: bool, taken: bool = True) -> None:
         self._heard_at = time.monotonic()
-        tag = method.delivery_tag
         tags = [tag]
-        if method.multiple:
+        if multiple:
             # In the order they were sent, so the oldest come first.
             tags = list(itertools.takewhile(lambda each: each <= tag, self._unconfirmed))
-        taken = method.NAME == "Basic.Ack"
         if taken:
             self.failures = 0
             self.trouble = None
@@ -283,7 +284,7 @@ class Outlet:
 
     def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         for parcel in self._unconfirmed.values():
-            if parcel.properties.correlation_id == properties.correlation_id:
+            if parcel.number == properties.correlation_id:
                 parcel.returned = True
                 return
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
 from django_actors.errors import BrokerUnavailable
+
+from .rabbitmq_frames import NO_PROPERTIES
 
 
 class Parcel:
@@ -18,18 +19,31 @@ class Parcel:
     Attributes:
         batch: What its sender waits for; ``None`` if nobody does.
 
-        lane: The physical queue; an exchange and a routing key where nobody waits.
+        lane: The exchange and the routing key; of what somebody waits for, ``""`` and the
+            physical queue.
+
+        properties: As they are written.
+
+        number: Tells it from all others; empty where nobody waits.
 
         returned: Whether RabbitMQ had no such queue.
     """
 
-    __slots__ = ("batch", "body", "lane", "properties", "returned")
+    __slots__ = ("batch", "body", "lane", "number", "properties", "returned")
 
-    def __init__(self, batch: Batch | None, lane: Any, body: bytes, properties: Any) -> None:
+    def __init__(
+        self,
+        batch: Batch | None,
+        lane: tuple[str, str],
+        body: bytes,
+        properties: bytes = NO_PROPERTIES,
+        number: str = "",
+    ) -> None:
         self.batch = batch
         self.lane = lane
         self.body = body
         self.properties = properties
+        self.number = number
         self.returned = False
 
     @property

@@ -18,15 +18,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-import pika
 from pika.exceptions import AMQPError
 
 from django_actors.errors import BrokerUnavailable
 from django_actors.interrupts import is_interruptible
 from django_actors.message import Envelope, Origin
 
+from .rabbitmq_frames import write_properties
 from .rabbitmq_options import Target
 from .rabbitmq_outlet import Outlet
 from .rabbitmq_parcels import Batch, Parcel
@@ -82,10 +81,7 @@ class Publisher:
             BrokerUnavailable: some were not confirmed; those may be there or not.
         """
         batch = Batch(len(messages), self._target.send_timeout_s)
-        self._put(
-            Parcel(batch, lane, envelope.body, self._properties(envelope))
-            for lane, envelope in messages
-        )
+        self._put(self._pack(batch, lane, envelope) for lane, envelope in messages)
         if is_interruptible():
             self._call_keeper()
         elif self._keeper_called.is_set() or not self._helm.acquire(blocking=False):
@@ -97,26 +93,21 @@ class Publisher:
 
     def reply(self, queue: str, body: bytes) -> None:
         """Send bytes to a queue that may be gone; nobody waits for them."""
-        self._put([Parcel(None, ("", queue), body, pika.BasicProperties())])
+        self._put([Parcel(None, ("", queue), body)])
         self._call_keeper()
 
     def announce(self, body: bytes) -> None:
         """Tell all consumers something, before whatever is sent from now on."""
-        control = (self._topology.control_name, "")
-        self._put([Parcel(None, control, body, pika.BasicProperties())])
+        self._put([Parcel(None, (self._topology.control_name, ""), body)])
         self._call_keeper()
 
-    def _properties(self, envelope: Envelope) -> Any:
+    def _pack(self, batch: Batch, lane: str, envelope: Envelope) -> Parcel:
         # The number tells the copies of one message, which a lost confirmation makes, from the
         # same message sent again on purpose: a retry has the id of the first run.
-        return pika.BasicProperties(
-            delivery_mode=2,
-            message_id=envelope.message_id,
-            correlation_id=f"{self._origin}.{next(self._numbers):x}",
-            app_id=APP_ID,
-            content_type="application/json",
-            type=TYPES.get(envelope.origin),
-        )
+        number = f"{self._origin}.{next(self._numbers):x}"
+        origin = TYPES.get(envelope.origin)
+        properties = write_properties(envelope.message_id, number, origin, APP_ID)
+        return Parcel(batch, ("", lane), envelope.body, properties, number)
 
     def _put(self, parcels: Iterable[Parcel]) -> None:
         self._outlet.inbox.extend(parcels)

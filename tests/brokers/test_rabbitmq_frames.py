@@ -1,4 +1,4 @@
-"""Messages as they lie in the bytes that RabbitMQ sends."""
+"""Messages and confirmations as they lie in the bytes between RabbitMQ and us."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from typing import Any
 from django.test import SimpleTestCase
 from pika import frame, spec
 
-from django_actors.brokers.rabbitmq_frames import NotAllThere, read_message
-from django_actors.brokers.rabbitmq_link import Connection
+from django_actors.brokers.rabbitmq_connection import Connection
+from django_actors.brokers.rabbitmq_frames import (
+    NO_PROPERTIES,
+    NotAllThere,
+    read_confirmation,
+    read_message,
+    write_message,
+    write_properties,
+)
 
 BODY = b'{"queue_name":"default"}'
 
@@ -108,6 +115,88 @@ class ReadingTests(SimpleTestCase):
                 self.assertIsNone(read_message(data + deliver(), 0))
 
 
+def confirm(tag: int, *, multiple: bool = False, channel: int = 3) -> bytes:
+    """Return the frame of a confirmation, as pika writes it."""
+    data: bytes = frame.Method(channel, spec.Basic.Ack(tag, multiple)).marshal()
+    return data
+
+
+class ConfirmationTests(SimpleTestCase):
+    def test_it_says_which_messages_are_meant(self):
+        for tag, multiple in ((1, False), (2**40, True)):
+            with self.subTest(tag=tag):
+                data = confirm(tag, multiple=multiple)
+
+                self.assertEqual(
+                    read_confirmation(b"abc" + data, 3), (3, tag, multiple, 3 + len(data))
+                )
+
+    def test_one_that_is_not_all_there_is_none_yet(self):
+        data = confirm(7)
+
+        for size in range(len(data)):
+            with self.subTest(size=size):
+                self.assertIsNone(self.read_part(data[:size]))
+
+    def read_part(self, data: bytes) -> object:
+        with suppress(NotAllThere):
+            return read_confirmation(data, 0)
+        return None
+
+    def test_other_frames_are_none(self):
+        for name, data in (
+            ("a refusal", frame.Method(3, spec.Basic.Nack(7)).marshal()),
+            ("a message", deliver()),
+            ("a heartbeat", frame.Heartbeat().marshal()),
+            ("a broken end", confirm(7)[:-1] + b"\0"),
+        ):
+            with self.subTest(name):
+                self.assertIsNone(read_confirmation(data + confirm(7), 0))
+
+
+class WritingTests(SimpleTestCase):
+    def write(self, properties: bytes, body: bytes, *, longest: int = 100) -> bytes:
+        return write_message(
+            3, ("an-exchange", "a-queue"), properties, body, mandatory=True, longest=longest
+        )
+
+    def test_it_is_what_pika_writes(self):
+        for origin in (None, "row"):
+            for body, longest in ((BODY, 100), (BODY, 5), (BODY, len(BODY)), (b"", 100)):
+                with self.subTest(origin=origin, body=body, longest=longest):
+                    properties = spec.BasicProperties(
+                        delivery_mode=2,
+                        message_id="an id",
+                        correlation_id="é 7",
+                        app_id="an app",
+                        content_type="application/json",
+                        type=origin,
+                    )
+                    parts = (
+                        frame.Method(3, spec.Basic.Publish(0, "an-exchange", "a-queue", True)),
+                        frame.Header(3, len(body), properties),
+                        *(
+                            frame.Body(3, body[start : start + longest])
+                            for start in range(0, len(body), longest)
+                        ),
+                    )
+
+                    written = self.write(
+                        write_properties("an id", "é 7", origin, "an app"), body, longest=longest
+                    )
+
+                    self.assertEqual(written, b"".join(part.marshal() for part in parts))
+
+    def test_it_may_have_no_properties(self):
+        header = frame.Header(3, len(BODY), spec.BasicProperties()).marshal()
+
+        self.assertIn(header, self.write(NO_PROPERTIES, BODY))
+
+    def test_a_name_that_does_not_fit_is_refused_where_it_is_written(self):
+        with self.assertRaises(ValueError):
+            write_properties("x" * 256, "7", None, "an app")
+
+
 class FakeChannel:
     """Collects the messages that pika hands to a channel, and counts its other frames."""
 
@@ -139,6 +228,7 @@ class FakeConnection(Connection):
     def __init__(self, channel: FakeChannel) -> None:
         self._frame_buffer = b""
         self._channels = {3: channel}
+        self.confirmed = {}
         self.bytes_received = self.frames_received = 0
         self._heartbeat_checker = None
 
@@ -169,3 +259,28 @@ class ReceivingTests(SimpleTestCase):
                 self.assertEqual((channel.tags, channel.others), ([1, 2, 3, 4], 2))
                 self.assertEqual(connection.bytes_received, len(data))
                 self.assertEqual(connection.frames_received, 15)
+
+    def test_confirmations_go_to_who_asked_for_them(self):
+        data = deliver(1) + confirm(5) + confirm(9, multiple=True) + deliver(2)
+
+        for size in (1, 8, 20, 21, len(data)):
+            with self.subTest(size=size):
+                channel = FakeChannel()
+                connection = FakeConnection(channel)
+                heard: list[tuple[int, bool]] = []
+                connection.confirmed[3] = lambda *answer, heard=heard: heard.append(answer)
+
+                for start in range(0, len(data), size):
+                    connection._on_data_available(data[start : start + size])
+
+                self.assertEqual(heard, [(5, False), (9, True)])
+                self.assertEqual((channel.tags, channel.others), ([1, 2], 0))
+                self.assertEqual(connection.bytes_received, len(data))
+                self.assertEqual(connection.frames_received, 8)
+
+    def test_confirmations_that_nobody_asked_for_are_left_to_pika(self):
+        channel = FakeChannel()
+
+        FakeConnection(channel)._on_data_available(confirm(5))
+
+        self.assertEqual(channel.others, 1)
