@@ -10,13 +10,46 @@ SECRET_KEY = "for the benchmark only"
 DEBUG = False
 USE_TZ = True
 ENGINES = "tests.benchmarks.speed.engines"
-INSTALLED_APPS = {
-    "with_actors": ["django_actors"],
-    "with_tasks_db": ["django_tasks_db"],
-    "with_ox": ["django_ox"],
-    "with_procrastinate": ["procrastinate.contrib.django"],
-}.get(ENGINE, [])
-INSTALLED_APPS.append(ENGINES)
+# What `startproject` puts there: without it nobody but those who have models of their own would
+# load the ORM and the driver of the database, which no project is without.
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    *{
+        "with_actors": ["django_actors"],
+        "with_tasks_db": ["django_tasks_db"],
+        "with_ox": ["django_ox"],
+        "with_procrastinate": ["procrastinate.contrib.django"],
+    }.get(ENGINE, []),
+    ENGINES,
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "tests.benchmarks.speed.urls"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
 
 _database = environ.Env.db_url_config(os.environ.get("BENCHMARK_DATABASE", "sqlite://:memory:"))
 if _database["ENGINE"].endswith("sqlite3"):
