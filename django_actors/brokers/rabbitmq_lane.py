@@ -136,6 +136,8 @@ class Lane:
         trouble: Why it cannot be read; ``None`` if it can.
 
         idle_since: Since when more was held or granted than anybody asked for.
+
+        acked: How many messages were acknowledged since then.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class Lane:
         self.lost: Exception | None = None
         self.open_at = self.ripe_at = self._probe_at = 0.0
         self.idle_since: float | None = None
+        self.acked = 0
 
     # ---- the channel -----------------------------------------------------------
 
@@ -254,7 +257,7 @@ class Lane:
         """Have nothing more pushed; what is on its way goes back."""
         for grant in tuple(self.grants):
             self._close(grant)
-        self.is_empty = False
+            self.is_empty = False
 
     def _close(self, grant: Grant) -> None:
         channel = self.channel
@@ -310,6 +313,7 @@ class Lane:
 
     def ack(self, tags: Collection[int]) -> None:
         """Acknowledge; with one frame for all that came in before anything that is held."""
+        self.acked += len(tags)
         last = 0
         for tag in self.outstanding:
             if tag not in tags:
@@ -342,11 +346,10 @@ class Lane:
         """Whether everything that goes back is on its way."""
         return not self._returning
 
-    def give_back_buffer(self) -> None:
-        """Give back what nobody asked for."""
-        claims: list[Claim] = [delivery.receipt for delivery in self.buffer]
-        self.buffer.clear()
-        self.give_back([claim.tag for claim in claims])
+    def take_back(self, keep: int) -> list[Claim]:
+        """Take out of the buffer all but the first *keep*."""
+        surplus = [self.buffer.pop().receipt for _ in range(len(self.buffer) - keep)]
+        return surplus[::-1]
 
     def _release(self, tag: int) -> None:
         claim = self.outstanding.pop(tag)

@@ -18,7 +18,13 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 
-from django_actors.brokers import build_broker, rabbitmq_lane, rabbitmq_link, rabbitmq_topology
+from django_actors.brokers import (
+    build_broker,
+    rabbitmq_consumer,
+    rabbitmq_lane,
+    rabbitmq_link,
+    rabbitmq_topology,
+)
 from django_actors.brokers.base import Broker
 from django_actors.brokers.consumer import Consumer
 from django_actors.brokers.rabbitmq import RabbitmqBroker
@@ -450,6 +456,49 @@ class GrantTests(RabbitmqCase):
         wait_until(self.holds_nothing, "the return")
 
         self.assertEqual([each.body for each in self.take(2)], self.bodies[24:26])
+
+    def test_what_is_run_soon_is_not_given_back(self):
+        self.consumer.ack([*self.take(8), *self.take(16)])
+        taken: list[Any] = []
+
+        with mock.patch.object(rabbitmq_consumer, "HOLD_S", 0.6):
+            end = time.monotonic() + 2 * rabbitmq_consumer.HOLD_S
+            while time.monotonic() < end:
+                # There is always something that is not wanted now.
+                self.consumer.fetch(8, timeout=0.05, below_priority=0)
+                taken += self.take(12)
+                self.consumer.ack(taken[-12:])
+
+        self.assertEqual([each.body for each in taken if each.receipt.is_redelivered], [])
+
+    def test_what_is_not_run_soon_is_given_back_from_the_end(self):
+        self.consumer.ack([*self.take(8), *self.take(16)])
+        wait_until(self.has_filled, "24 messages in the buffer")
+        self.consumer.fetch(0, timeout=0)
+
+        self.consumer.ack(self.take(4))
+        wait_until(self.has_given_back, "the return")
+
+        self.assertEqual([each.body for each in self.lane.buffer], self.bodies[28:36])
+
+    def has_given_back(self) -> bool:
+        self.consumer.fetch(0, timeout=0.02)
+        return len(self.lane.buffer) < 20
+
+    def has_filled(self) -> bool:
+        self.consumer.fetch(8, timeout=0.01, below_priority=0)
+        return len(self.lane.buffer) == 24
+
+    def test_nothing_is_pushed_any_more_when_much_less_is_wanted(self):
+        self.consumer.ack([*self.take(8), *self.take(30), *self.take(120)])
+
+        wait_until(self.gets_no_more, "the end of the grants")
+
+        self.assertGreater(len(self.lane.buffer), 0)
+
+    def gets_no_more(self) -> bool:
+        self.consumer.fetch(2, timeout=0.01, below_priority=0)
+        return not self.lane.grants
 
     def holds_nothing(self) -> bool:
         self.consumer.fetch(0, timeout=0.02)
