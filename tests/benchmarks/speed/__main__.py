@@ -20,7 +20,7 @@ from .workloads import WORKLOADS
 DESCRIPTION = """\
 Measure the engine beside its peers and beside a bare loop, in one run on the same servers.
 
-Without an option everything is measured, which takes about 25 minutes on two cores. The
+Without an option everything is measured, which takes about 35 minutes on two cores. The
 peers are installed in an environment of their own at first. Redis, RabbitMQ and PostgreSQL have
 to run already; what does not answer is left out, and said so.
 """
