@@ -75,6 +75,8 @@ class Delivery:
 
         origin: Where this copy of the message came from, as far as the broker tells.
 
+        row_is_gone: Whether the row it came out of is known to be deleted.
+
         message: The decoded message; ``None`` until that is done.
 
         actor: The actor it is for; ``None`` until that is found.
@@ -126,6 +128,7 @@ class Delivery:
         "receipt",
         "redelivered",
         "result",
+        "row_is_gone",
         "successors",
         "traceback",
     )
@@ -147,6 +150,7 @@ class Delivery:
         self.receipt = receipt
         self.redelivered = redelivered
         self.origin = origin
+        self.row_is_gone = False
         self.message = message
         self.actor: RegisteredActor | None = None
         self.defaults: Mapping[str, Any] = {}

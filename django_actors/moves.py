@@ -49,7 +49,7 @@ def note_received(deliveries: Sequence[Delivery], alias: str) -> None:
     Mostly whoever published them has done so, or is just doing it. If that process has died,
     they would be published again.
     """
-    moved = [each for each in deliveries if each.origin is Origin.ROW]
+    moved = [each for each in deliveries if each.origin is Origin.ROW and not each.row_is_gone]
     if not moved:
         return
     try:
@@ -58,6 +58,9 @@ def note_received(deliveries: Sequence[Delivery], alias: str) -> None:
         # They can run without; at worst, twice.
         logger.debug("Could not delete the rows of %d messages: %s", len(moved), error)
         connections[alias].close_if_unusable_or_obsolete()
+        return
+    for each in moved:
+        each.row_is_gone = True
 
 
 def note_settled(deliveries: Sequence[Delivery], alias: str) -> None:

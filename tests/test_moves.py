@@ -134,6 +134,13 @@ class ReceivedTests(MovesCase):
         with self.assertNumQueries(1):
             self.receive(make_message(), make_message())
 
+    def test_the_rows_of_a_message_are_asked_for_once(self):
+        delivery = deliver(make_message(), origin=Origin.ROW)
+        moves.note_received([delivery], ALIAS)
+
+        with self.assertNumQueries(0):
+            moves.note_received([delivery], ALIAS)
+
 
 class OutageTests(EngineCase):
     def test_a_database_that_is_away_keeps_nobody_from_running(self):

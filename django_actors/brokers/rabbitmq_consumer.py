@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pika.exceptions import AMQPError
 
-from django_actors import roster
+from django_actors import moves, roster
 from django_actors.delivery import Delivery
 from django_actors.errors import BrokerUnavailable
 from django_actors.message import Origin
@@ -95,6 +95,7 @@ class RabbitmqConsumer(Consumer):
             owner, broker.waiting_room.alias, call_roll=lambda: self._control.say("roll")
         )
         self._roll_is_called = False
+        self._moved: list[Delivery] = []
         self._link: Link | None = None
         self._look_at = 0.0
         self._woken = False
@@ -272,6 +273,8 @@ class RabbitmqConsumer(Consumer):
             redelivered=claim.is_suspect,
             origin=origin,
         )
+        if origin is Origin.ROW:
+            self._moved.append(delivery)
         if self._quarantine.concerns(claim):
             self._quarantine.add(delivery)
         else:
@@ -286,7 +289,6 @@ class RabbitmqConsumer(Consumer):
             self._broker.publisher.reply(reply_to, json.dumps(sizes).encode())
 
     def _hear_roll_call(self, said: object, reply_to: str) -> None:
-        # Answered between two steps: the database may not be asked in the middle of a frame.
         self._roll_is_called = True
 
     # ---- settling --------------------------------------------------------------
@@ -361,15 +363,24 @@ class RabbitmqConsumer(Consumer):
     def _tend(self, link: Link, now: float) -> None:
         self._control.tend(link, now)
         self._lanes.tend(link, now)
-        if self._roll_is_called:
-            self._roll_is_called = False
-            roster.answer(self._owner, self._broker.waiting_room.alias)
+        self._tell_database()
         for delivery in self._quarantine.release(now):
             delivery.receipt.lane.buffer.append(delivery)
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             self._park(now)
             self._parking.renew()
+
+    def _tell_database(self) -> None:
+        """Write what came in: that could not be done in the middle of a frame."""
+        alias = self._broker.waiting_room.alias
+        if self._roll_is_called:
+            self._roll_is_called = False
+            roster.answer(self._owner, alias)
+        if self._moved:
+            # Not when they are handed out: a row that is still there then may have a second copy.
+            moves.note_received(self._moved, alias)
+            self._moved.clear()
 
     def _park(self, now: float) -> None:
         """Keep what runs for long where RabbitMQ does not take it away."""

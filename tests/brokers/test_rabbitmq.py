@@ -98,6 +98,22 @@ class RabbitmqBrokerTests(MovingContract, ServerContract, RabbitmqCase):
         self.assertEqual(bodies_of(deliveries), [b"x"])
         self.assertLess(elapsed, PROMPT_S)
 
+    def test_what_was_pushed_and_is_not_wanted_yet_is_not_published_again(self):
+        consumer: Any = self.consume()
+        consumer.fetch(2, timeout=0.05)
+        self.delay("one", "two")
+        self.move_and_die()
+        wait_until(lambda: self.holds_two(consumer), "both messages")
+
+        self.assertEqual(self.move(), 0)
+
+        self.work(consumer, 2)
+        self.assert_ran_once("one", "two")
+
+    def holds_two(self, consumer: Any) -> bool:
+        consumer.fetch(2, timeout=0.02, below_priority=-1)
+        return sum(len(lane.buffer) for lane in consumer._lanes) == 2
+
     def call_unreachable(self, function: Callable[[Broker], Any]) -> Any:
         broker = RabbitmqBroker(f"amqp://user:{PASSWORD}@127.0.0.1:1/%2F", send_timeout=300)
         try:
