@@ -257,7 +257,7 @@ class Lane:
         """Have nothing more pushed; what is on its way goes back."""
         for grant in tuple(self.grants):
             self._close(grant)
-            self.is_empty = False
+        self.is_empty = False
 
     def _close(self, grant: Grant) -> None:
         channel = self.channel

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from django_actors import moves, roster
+from django_actors import roster
 from django_actors.conf import settings
 from django_actors.delivery import Delivery
 
@@ -106,8 +106,6 @@ class Quarantine:
     def _date(self) -> None:
         fresh = [each for each in self._suspects if each.came_ms is None]
         if fresh:
-            # It may wait for longer than a second copy does.
-            moves.note_received([each.delivery for each in fresh], self._alias)
             now_ms = roster.now_ms(self._alias)
             for each in fresh:
                 each.came_ms = now_ms
