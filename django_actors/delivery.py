@@ -11,13 +11,14 @@ import enum
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import clock
 from .encoding import encode_checked
 from .message import Envelope, Message, Origin
 
 if TYPE_CHECKING:
+    from .models import CrashRecord
     from .registry import RegisteredActor
 
 
@@ -58,6 +59,23 @@ class Reason(enum.StrEnum):
     GIVEN_UP = "given up by the broker"
 
 
+class Past(NamedTuple):
+    """
+    What was known of a message that came again.
+
+    Args:
+        is_settled: Whether an earlier delivery of it has come to its end.
+
+        crash: The deaths of processes that ran it; ``None`` without any.
+
+        seen_at: ``time.monotonic()`` when that was found out.
+    """
+
+    is_settled: bool
+    crash: CrashRecord | None
+    seen_at: float
+
+
 class Delivery:
     """
     One receipt of a message.
@@ -72,6 +90,8 @@ class Delivery:
         receipt: What the consumer needs to acknowledge it.
 
         redelivered: Whether it was delivered before and not settled.
+
+        past: What is known of its earlier deliveries; ``None`` until somebody has looked.
 
         origin: Where this copy of the message came from, as far as the broker tells.
 
@@ -122,6 +142,7 @@ class Delivery:
         "message",
         "notify_shutdown",
         "origin",
+        "past",
         "priority",
         "queue_name",
         "reason",
@@ -150,6 +171,7 @@ class Delivery:
         self.receipt = receipt
         self.redelivered = redelivered
         self.origin = origin
+        self.past: Past | None = None
         self.row_is_gone = False
         self.message = message
         self.actor: RegisteredActor | None = None

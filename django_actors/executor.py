@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from django.db import Error as DatabaseError
@@ -32,6 +34,7 @@ from .errors import (
 )
 from .message import Origin
 from .middleware.base import call_hooks
+from .past import note_pasts, past_of
 from .redaction import format_traceback, redact, traceback_of
 from .rows import exception_name, storable
 from .signing import unseal
@@ -128,6 +131,29 @@ class Executor:
             return False
         return True
 
+    def look_up(self, deliveries: Sequence[Delivery]) -> None:
+        """
+        Find out the past of all that come again together; never raises.
+
+        What cannot be found out now is looked up when the message is prepared.
+        """
+        again = [each for each in deliveries if each.redelivered]
+        if not again:
+            return
+        try:
+            note_pasts([each for each in again if self._has_message(each)], self._broker)
+        except DatabaseError as error:
+            logger.debug("Could not look up the past of %d messages: %s", len(again), error)
+            self._drop_dead_connection()
+        except Exception as error:
+            # What it is shows again with the message it lies in.
+            logger.debug("Could not look up the past of %d messages: %r", len(again), error)
+
+    def _has_message(self, delivery: Delivery) -> bool:
+        with suppress(_Settled):
+            self._decode(delivery)
+        return delivery.message is not None
+
     # ---- the steps -------------------------------------------------------------
 
     def _decode(self, delivery: Delivery) -> None:
@@ -150,15 +176,14 @@ class Executor:
 
     def _look_up(self, delivery: Delivery) -> None:
         """Find out why a message may come a second time: settled already, or a suspect."""
-        message_id = delivery.message_id
-        room = self._broker.waiting_room
+        past = past_of(delivery, self._broker)
         # The row was written, the acknowledgement was not; or it is one copy too many.
-        if room.has_settled(message_id) or moves.is_late(delivery, room.alias):
+        if past.is_settled or moves.is_late(delivery, self._broker.waiting_room.alias):
             delivery.fate = Fate.SKIPPED
             # A row that is there is another attempt's.
             delivery.origin = Origin.SENDER
             raise _Settled
-        record = self._broker.find_crash(message_id)
+        record = past.crash
         if record is None:
             return
         delivery.alone = True
@@ -172,10 +197,13 @@ class Executor:
     def _look_up_later(self, delivery: Delivery, error: DatabaseError) -> None:
         """Put back a message whose past cannot be looked up now, which is not its fault."""
         logger.warning("Put message %s back, and wait: %s", delivery.message_id, error)
-        # It may be this thread's connection that is dead, and nothing else.
-        connections[self._broker.waiting_room.alias].close_if_unusable_or_obsolete()
+        self._drop_dead_connection()
         time.sleep(LOOK_UP_PAUSE_S)
         delivery.fate = Fate.PUT_BACK
+
+    def _drop_dead_connection(self) -> None:
+        # It may be this thread's connection that is dead, and nothing else.
+        connections[self._broker.waiting_room.alias].close_if_unusable_or_obsolete()
 
     def _bury_killer(self, delivery: Delivery, crashes: int, detail: str) -> None:
         text = f"{crashes} worker processes died while they ran it; the last one {detail}."

@@ -274,6 +274,7 @@ class Intake(threading.Thread):
         self.claimed += len(deliveries)
         self._taken_at = time.monotonic()
         self._broker.note_received(deliveries)
+        self._worker.executor.look_up(deliveries)
         self._give_back(deliveries if self._draining else self._heap.push(deliveries))
 
     def _end_if_nothing_is_left(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from . import clock
@@ -112,12 +112,11 @@ class MemoryRoom:
         due = self.next_due_ms()
         return None if due is None else max(0, due - clock.now_ms())
 
-    def has_settled(self, message_id: str) -> bool:
-        """Return whether an earlier delivery of a message ended here."""
+    def find_settled(self, message_ids: Collection[str]) -> set[str]:
+        """Return of which messages an earlier delivery ended here."""
         with self._lock:
-            return any(
-                row.message_id == message_id and not row.claimed_by for row in self.rows.values()
-            )
+            here = {row.message_id for row in self.rows.values() if not row.claimed_by}
+        return {each for each in message_ids if each in here}
 
     def has_claimed(self, owner: str) -> bool:
         """Return whether *owner* is just publishing messages from here."""

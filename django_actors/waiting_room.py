@@ -229,15 +229,15 @@ class WaitingRoom:
             (wait,) = cursor.fetchone()
         return None if wait is None else max(0, int(wait))
 
-    def has_settled(self, message_id: str) -> bool:
+    def find_settled(self, message_ids: Collection[str]) -> set[str]:
         """
-        Return whether an earlier delivery of a message ended here.
+        Return of which messages an earlier delivery ended here.
 
         A row that is claimed, or in the outbox, says nothing: it is deleted by somebody who
         has just published it.
         """
-        rows = self._rows().filter(message_id=message_id, claimed_by="")
-        return bool(rows.exclude(kind=Kind.OUTBOX).exists())
+        rows = self._rows().filter(message_id__in=message_ids, claimed_by="")
+        return set(rows.exclude(kind=Kind.OUTBOX).values_list("message_id", flat=True))
 
     def has_claimed(self, owner: str) -> bool:
         """Return whether *owner* is just publishing messages from here."""

@@ -220,7 +220,7 @@ class RedeliveryTests(ExecutorCase):
         self.message = self.declare(self.calls.append, actor_name="work").message(1)
 
     def redeliver(self, *, crash: Any = None, **options: Any) -> Delivery:
-        with patch.object(self.broker, "find_crash", lambda message_id: crash):
+        with patch.object(self.broker, "find_crashes", lambda ids: dict.fromkeys(ids, crash)):
             return self.run_message(self.message, redelivered=True, **options)
 
     def crash(self, crashes: int, *, overdue: bool = False) -> Any:
@@ -273,14 +273,14 @@ class RedeliveryTests(ExecutorCase):
         self.assertEqual((delivery.fate, delivery.reason), (Fate.DEAD, Reason.TIME_LIMIT))
 
     def test_a_first_delivery_asks_nobody(self):
-        with patch.object(self.broker, "find_crash", side_effect=AssertionError):
+        with patch.object(self.broker, "find_crashes", side_effect=AssertionError):
             self.assertEqual(self.run_message(self.message).fate, Fate.DONE)
 
     def test_while_the_past_cannot_be_looked_up_it_is_put_back(self):
         error = OperationalError("the database is gone")
 
         with (
-            patch.object(self.broker, "find_crash", side_effect=error),
+            patch.object(self.broker, "find_crashes", side_effect=error),
             patch.object(module, "LOOK_UP_PAUSE_S", 0.0),
         ):
             delivery = self.run_message(self.message, redelivered=True)
@@ -619,7 +619,7 @@ class SensitiveTests(ExecutorCase):
         declared = self.declare(lambda card: None, actor_name="charge", sensitive=("card",))
         record = SimpleNamespace(crashes=3, overdue=False, detail="was killed")
 
-        with patch.object(self.broker, "find_crash", lambda message_id: record):
+        with patch.object(self.broker, "find_crashes", lambda ids: dict.fromkeys(ids, record)):
             delivery = self.run_message(declared.message(CARD), redelivered=True)
 
         self.assertEqual(delivery.reason, Reason.KILLED_WORKER)

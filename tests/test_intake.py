@@ -327,6 +327,25 @@ class ClaimTests(IntakeCase):
 
 
 class BatchTests(IntakeCase):
+    def test_what_comes_again_after_a_death_is_looked_up_together(self):
+        batches: list[set[str]] = []
+
+        def find_crashes(message_ids: Sequence[str]) -> dict[str, Any]:
+            batches.append(set(message_ids))
+            return {}
+
+        sent = self.note.send_many([(number,) for number in range(4)])
+        victim = self.broker.consume(["default"], owner="victim")
+        victim.fetch(4, timeout=0)
+        self.broker.release("victim", done=())
+
+        with mock.patch.object(self.broker, "find_crashes", find_crashes):
+            self.start(worker_threads=4)
+            self.wait_until_settled()
+
+        self.assertEqual(batches, [{message.message_id for message in sent}])
+        self.assertEqual(sorted(self.ran), [0, 1, 2, 3])
+
     def test_what_is_finished_together_is_settled_together(self):
         batches: list[int] = []
 

@@ -23,8 +23,8 @@ PACKAGE = Path(django_actors.__file__).parent
 FLOORS = {
     5: "apps checks admin test management pytest_plugin worker_settings",
     4: "supervisor watch worker dispatcher executor"
-    " board channel children crew forking gate intake logs pidfile process recoverer recovery"
-    " rollout control pace reporter slots start_reporter watchdog work_heap",
+    " board channel children crew forking gate intake logs past pidfile process recoverer"
+    " recovery rollout control pace reporter slots start_reporter watchdog work_heap",
     3: "actor generic_actor brokers options",
     2: "waiting_room rows models migrations middleware claims crashes outbox wakeup"
     " counts failures isolation journal memory_queue memory_room moves pauses roster starts",

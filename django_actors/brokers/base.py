@@ -139,9 +139,9 @@ class Broker(abc.ABC):
         """Return what makes writes to the broker and the waiting room one, if that is possible."""
         return nullcontext()
 
-    def find_crash(self, message_id: str) -> CrashRecord | None:
-        """Return what is known of worker processes that died while they ran a message."""
-        return crashes.find([message_id], self.waiting_room.alias).get(message_id)
+    def find_crashes(self, message_ids: Sequence[str]) -> dict[str, CrashRecord]:
+        """Return what is known of worker processes that died while they ran these messages."""
+        return crashes.find(message_ids, self.waiting_room.alias)
 
     def receipt_text(self, delivery: Delivery) -> str | None:
         """Return a receipt as text, for the board, if ``release()`` could erase by it."""

@@ -232,7 +232,7 @@ class RabbitmqBroker(Broker):
             delivery.message = unseal(found.body)
         except (DecodeError, UntrustedMessage) as error:
             delivery.exception = error
-        if delivery.message and self.waiting_room.has_settled(delivery.message_id):
+        if delivery.message and self.waiting_room.find_settled([delivery.message_id]):
             return
         logger.error("Buried message %s: %s", redact(delivery.message), delivery.exception)
         self.waiting_room.put([build_delivery_row(delivery)])

@@ -148,9 +148,9 @@ class StubBroker(Broker):
         ]
         super().settle(consumer, deliveries)
 
-    def find_crash(self, message_id: str) -> CrashRecord | None:
+    def find_crashes(self, message_ids: Sequence[str]) -> dict[str, CrashRecord]:
         """Return nothing where no database is asked: no process has died in memory."""
-        return None if self._is_in_memory else super().find_crash(message_id)
+        return {} if self._is_in_memory else super().find_crashes(message_ids)
 
     def receipt_text(self, delivery: Delivery) -> str | None:
         return str(delivery.receipt)

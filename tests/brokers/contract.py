@@ -948,7 +948,7 @@ class BrokerContract(Base):
     def is_settled_already(self, delivery: Delivery) -> bool:
         self.assertTrue(delivery.redelivered)
         delivery.message = Message.decode(delivery.body)
-        return bool(self.broker.waiting_room.has_settled(delivery.message_id))
+        return bool(self.broker.waiting_room.find_settled([delivery.message_id]))
 
     def test_a_redelivered_message_that_waits_already_is_not_run(self):
         runs: list[int] = []
