@@ -327,6 +327,23 @@ class ClaimTests(IntakeCase):
 
 
 class BatchTests(IntakeCase):
+    def test_messages_are_settled_at_once_unless_every_thread_has_another_one(self):
+        def waits(*, in_heap: int, finished: int = 1, drains: bool = False) -> bool:
+            worker = Worker(self.broker, worker_threads=2)
+            worker.heap.push([Delivery(b"", queue_name="default")] * in_heap)
+            for _ in range(finished):
+                worker.intake.finished(Delivery(b"", queue_name="default"))
+            if drains:
+                worker.intake.drain()
+            with mock.patch.object(time, "sleep") as sleep:
+                worker.intake._gather()
+            return bool(sleep.called)
+
+        self.assertTrue(waits(in_heap=2))
+        self.assertFalse(waits(in_heap=1))
+        self.assertFalse(waits(in_heap=2, finished=0))
+        self.assertFalse(waits(in_heap=2, drains=True))
+
     def test_what_comes_again_after_a_death_is_looked_up_together(self):
         batches: list[set[str]] = []
 
