@@ -22,7 +22,7 @@ from django.apps import apps
 
 from . import clock
 from .brokers import get_broker
-from .message import MAX_NAME_LENGTH, Message
+from .message import MAX_NAME_LENGTH, Message, generate_message_id
 from .options import check_actor_options, check_message_options
 from .registry import registry
 
@@ -188,12 +188,16 @@ class Actor(Generic[P, R]):
         """
         args, kwargs = self._as_tuple(args), dict(kwargs or {})
         self._check_call(args, kwargs)
-        return Message(
-            queue_name=self.queue_name,
-            actor_name=self.actor_name,
-            args=args,
-            kwargs=kwargs,
-            options=self._message_options(options, delay, eta),
+        return Message.of(
+            {
+                "queue_name": self.queue_name,
+                "actor_name": self.actor_name,
+                "args": args,
+                "kwargs": kwargs,
+                "options": self._message_options(options, delay, eta),
+                "message_id": generate_message_id(),
+                "message_timestamp": clock.now_ms(),
+            }
         )
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Message:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
@@ -65,10 +65,25 @@ def _parse_float(text: str) -> float:
     return value
 
 
-# Built once: json.dumps() with arguments builds an encoder for every call.
-encode_json = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=True
-).encode
+_encoder = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
+)
+
+
+def _build_encode() -> Callable[[Any], str]:
+    """Return what ``JSONEncoder.encode()`` builds anew for each call, which takes a third of it."""
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    text = json.encoder.encode_basestring
+    try:
+        encode = make(None, _encoder.default, text, None, ":", ",", False, False, False)
+        encode({}, 0)
+    except TypeError:
+        # Another Python has none, or one that is made in another way.
+        return _encoder.encode
+    return lambda value: "".join(encode(value, 0))
+
+
+encode_json = _build_encode()
 _decoder: Any = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_float)
 
 
@@ -193,7 +208,7 @@ class Message:
         Return the wire form: compact UTF-8 JSON of exactly the seven fields.
 
         Raises:
-            TypeError, ValueError: an argument or option has no JSON form.
+            TypeError, ValueError, RecursionError: an argument or option has no JSON form.
         """
         # Spelled out, not dataclasses.asdict(): that one deep-copies every argument.
         return encode_json(
@@ -226,8 +241,12 @@ class Message:
             raise DecodeError(f"The body is not JSON in UTF-8: {error}.") from error
         _check_fields(fields)
         fields["args"] = tuple(fields["args"])
+        return cls.of(fields)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Message:
+        """Return a message of all seven fields: as ``Message(**fields)``, at half the price."""
         message = cls.__new__(cls)
-        # What __init__() does to a frozen object, at a fifth of the price.
         message.__dict__.update(fields)
         return message
 

@@ -9,6 +9,7 @@ import uuid
 import warnings
 from datetime import UTC, datetime
 from typing import Any
+from unittest import mock
 
 from django.test import SimpleTestCase
 from hypothesis import given
@@ -17,8 +18,14 @@ from hypothesis import strategies as st
 from hypothesis.errors import HypothesisDeprecationWarning
 
 from django_actors import Message
+from django_actors import message as message_module
 from django_actors.errors import ActorsError, DecodeError
-from django_actors.message import MAX_ID_LENGTH, MAX_NAME_LENGTH, generate_message_id
+from django_actors.message import (
+    MAX_ID_LENGTH,
+    MAX_NAME_LENGTH,
+    encode_json,
+    generate_message_id,
+)
 
 from .support import LONE_SURROGATE, START_MS, stop_clock
 
@@ -233,6 +240,23 @@ class WireTests(SimpleTestCase):
             body: Any = kind(message.encode())
             with self.subTest(kind):
                 self.assertEqual(Message.decode(body), message)
+
+    def test_a_python_with_another_encoder_writes_the_same(self):
+        value = {"a": [1, 1.5, None, True, "é\n"], "b": {"c": ()}}
+
+        for make in (None, lambda: None):
+            with self.subTest(make):
+                with mock.patch.object(json.encoder, "c_make_encoder", make):
+                    encode = message_module._build_encode()
+
+                self.assertEqual(encode(value), encode_json(value))
+
+    def test_what_holds_itself_is_not_encoded(self):
+        endless: list[Any] = []
+        endless.append(endless)
+
+        with self.assertRaises(RecursionError):
+            make_message(endless).encode()
 
     def test_what_has_no_json_form_is_not_encoded(self):
         for value in (object(), float("nan"), float("inf"), LONE_SURROGATE, {1, 2}, b"x"):

@@ -14,7 +14,7 @@ import socket
 import time
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -120,7 +120,7 @@ class DatabaseBroker(Broker):
         if not envelopes:
             return
         connection = self._connection
-        with _as_broker_errors(self.alias):
+        with _BrokerErrors(self.alias):
             again_after_reconnect(connection, partial(insert, connection, envelopes))
         self._wake_consumers()
 
@@ -151,7 +151,7 @@ class DatabaseBroker(Broker):
 
     def release(self, owner: str, *, done: Collection[str]) -> None:
         connection = self._connection
-        with _as_broker_errors(self.alias):
+        with _BrokerErrors(self.alias):
             retry_when_locked(connection, lambda: self._release(owner, [int(key) for key in done]))
         self._wake_consumers()
 
@@ -182,7 +182,7 @@ class DatabaseBroker(Broker):
 
     def maintain(self) -> None:
         """Give back the claims of owners whose lease has expired or is gone."""
-        with _as_broker_errors(self.alias):
+        with _BrokerErrors(self.alias):
             given_back = retry_when_locked(self._connection, self._sweep)
         if given_back:
             logger.warning("Gave back %d messages of workers that are gone", given_back)
@@ -201,7 +201,7 @@ class DatabaseBroker(Broker):
 
     def queue_size(self, queue_name: str) -> QueueSize:
         rows = QueuedMessage.objects.using(self.alias).filter(queue_name=queue_name)
-        with _as_broker_errors(self.alias):
+        with _BrokerErrors(self.alias):
             ready = rows.filter(claimed_by="").count()
             return QueueSize(ready, rows.filter(claimed_by__gt="").count())
 
@@ -212,7 +212,7 @@ class DatabaseBroker(Broker):
             .values("queue_name")
             .annotate(ready=Count("pk", filter=Q(claimed_by="")), total=Count("pk"))
         )
-        with _as_broker_errors(self.alias):
+        with _BrokerErrors(self.alias):
             found = {
                 each["queue_name"]: QueueSize(each["ready"], each["total"] - each["ready"])
                 for each in sizes
@@ -221,7 +221,7 @@ class DatabaseBroker(Broker):
 
     def oldest_ready(self, queue_names: Collection[str]) -> dict[str, int]:
         oldest: dict[str, int] = {}
-        with _as_broker_errors(self.alias):
+        with _BrokerErrors(self.alias):
             for chunk in _chunks(sorted(queue_names), MOST_ARMS):
                 self._note_oldest(chunk, oldest)
         return oldest
@@ -253,11 +253,11 @@ class DatabaseBroker(Broker):
 
     def flush(self, queue_name: str) -> None:
         rows = QueuedMessage.objects.using(self.alias)
-        with _as_broker_errors(self.alias):
+        with _BrokerErrors(self.alias):
             rows.filter(queue_name=queue_name, claimed_by="").delete()
 
     def ping(self) -> None:
-        with _as_broker_errors(self.alias):
+        with _BrokerErrors(self.alias):
             QueuedMessage.objects.using(self.alias).exists()
 
 
@@ -299,7 +299,7 @@ class DatabaseConsumer(Consumer):
     def fetch(
         self, limit: int, *, timeout: float, below_priority: int | None = None
     ) -> list[Delivery]:
-        with _as_broker_errors(self._broker.alias):
+        with _BrokerErrors(self._broker.alias):
             self._renew_lease()
             if self._is_unsure:
                 self._give_back_strays()
@@ -364,7 +364,7 @@ class DatabaseConsumer(Consumer):
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         for chunk in _chunks([delivery.receipt for delivery in deliveries], MOST_KEYS):
-            with _as_broker_errors(self._broker.alias):
+            with _BrokerErrors(self._broker.alias):
                 retry_when_locked(self._connection, partial(self._delete, chunk))
             self._held.difference_update(chunk)
 
@@ -382,7 +382,7 @@ class DatabaseConsumer(Consumer):
         keys = [delivery.receipt for delivery in deliveries]
         rows = QueuedMessage.objects.using(self._broker.alias)
         held = rows.filter(pk__in=keys, claimed_by=self._owner)
-        with _as_broker_errors(self._broker.alias):
+        with _BrokerErrors(self._broker.alias):
             retry_when_locked(self._connection, lambda: held.update(claimed_by=""))
             self._held.difference_update(keys)
             self._broker._notify()
@@ -457,13 +457,20 @@ def _is_dead(connection: BaseDatabaseWrapper) -> bool:
     return connection.connection is not None and not connection.is_usable()
 
 
-@contextmanager
-def _as_broker_errors(alias: str) -> Iterator[None]:
-    try:
-        yield
-    except (OperationalError, InterfaceError, ProgrammingError) as error:
-        connection = connections[alias]
+class _BrokerErrors:
+    """Raise ``BrokerUnavailable`` where the database has trouble; a generator takes 1 µs more."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, (OperationalError, InterfaceError, ProgrammingError)):
+            return
+        connection = connections[self._alias]
         if not connection.in_atomic_block and not is_locked_out(error):
             # A broken connection is opened anew by the next call.
             connection.close()
-        raise BrokerUnavailable(describe_trouble(alias, error)) from error
+        raise BrokerUnavailable(describe_trouble(self._alias, error)) from error
