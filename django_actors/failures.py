@@ -44,7 +44,7 @@ MAX_SAMPLE = 16_384
 
 PRUNE_BATCH = 1_000
 
-# Set on a message by a retry or a requeue: it is no longer one that simply ran.
+# Set on a message by a retry, and by operators: it is no longer one that simply ran.
 PAST_OPTION = "requeue_timestamp"
 
 _OUTCOMES = {Fate.RETRY: Outcome.RETRIED, Fate.DEAD: Outcome.DEAD, Fate.DONE: Outcome.SUCCEEDED}

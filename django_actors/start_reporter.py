@@ -2,7 +2,8 @@
 Tells operators, through the database, of worker processes that cannot start.
 
 The supervisor's loop must never wait for a database, so a thread does the writing. It begins with
-the first death: a supervisor whose processes start has no thread and no connection.
+the first death: a supervisor whose processes start has no thread and no connection. What it told
+it repeats, so that nobody hears for long of a supervisor that was killed.
 """
 
 from __future__ import annotations
@@ -36,30 +37,28 @@ class StartReporter:
     def __init__(self, alias: str) -> None:
         self._alias = alias
         self._id = uuid.uuid4().hex
-        self._failing: set[int] = set()
+        self._failing: dict[int, Callable[[], None]] = {}
         self._steps: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def failed(self, number: int, deaths: int, detail: str) -> None:
         """Tell that the process of a place died before it was ready, as others before it."""
-        self._failing.add(number)
-        self._do(
-            partial(
-                starts.note,
-                self._key(number),
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                number=number,
-                deaths=deaths,
-                detail=detail,
-                alias=self._alias,
-            )
+        note = self._failing[number] = partial(
+            starts.note,
+            self._key(number),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            number=number,
+            deaths=deaths,
+            detail=detail,
+            alias=self._alias,
         )
+        self._do(note)
 
     def started(self, number: int) -> None:
         """Tell that the process of a place is ready."""
         if number in self._failing:
-            self._failing.remove(number)
+            del self._failing[number]
             self._do(partial(starts.forget, [self._key(number)], self._alias))
 
     def close(self) -> None:
@@ -80,10 +79,20 @@ class StartReporter:
             self._thread.start()
 
     def _run(self) -> None:
-        while (step := self._steps.get()) is not None:
+        while (step := self._next_step()) is not None:
             try:
                 step()
             except Exception as error:
-                # The log says already that the process died; the next death is told again.
+                # The log says already that the process died; it is told again.
                 logger.warning("Could not tell operators of a failed start: %s", error)
             connections.close_all()
+
+    def _next_step(self) -> Callable[[], None] | None:
+        try:
+            return self._steps.get(timeout=starts.REPEAT_S if self._failing else None)
+        except queue.Empty:
+            return self._repeat
+
+    def _repeat(self) -> None:
+        for note in tuple(self._failing.values()):
+            note()

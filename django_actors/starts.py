@@ -12,16 +12,17 @@ from .models import SHORT_ERROR, FailedStart
 # Deaths in a row from which on it is no accident of a deploy.
 MANY_DEATHS = 3
 
-# A supervisor tries again after 30 seconds at most, and a start takes its time: what is older
-# was written by one that is gone.
-CURRENT_MS = 120_000
+# A supervisor repeats what it told so often; what is older than the second was told by one that
+# is gone.
+REPEAT_S = 5.0
+CURRENT_MS = 15_000
 
 
 def note(
     key: str, *, host: str, pid: int, number: int, deaths: int, detail: str, alias: str
 ) -> None:
     """
-    Write that a worker process died before it was ready.
+    Write that a worker process died before it was ready; repeated until the next one lives.
 
     Args:
         key: Of the supervisor and the place.

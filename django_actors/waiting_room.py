@@ -326,10 +326,11 @@ class WaitingRoom:
 
     def _reschedule(self, due_ms: int, by: str, held: Any) -> list[int]:
         waiting = held.exclude(kind=Kind.DEAD)
-        changed = list(waiting.only(*_TOLD_FIELDS))
+        changed = list(waiting.only(*_TOLD_FIELDS, "body"))
         # No longer of the outbox: a late hand-over must not take it for its own.
         waiting.update(due_ms=due_ms, kind=Kind.SCHEDULED)
         if changed:
+            self._rows().bulk_update(_remembered(changed), ["body"])
             self._note(failures.build_acts(changed, Outcome.RESCHEDULED, by=by, due_ms=due_ms))
             self._tell(due_ms)
         return [row.pk for row in changed]
@@ -438,6 +439,18 @@ def renew(message: Message) -> Message:
         options,
         message.message_id,
     )
+
+
+def _remembered(rows: Iterable[WaitingMessage]) -> list[WaitingMessage]:
+    """Write on messages that their success is to be remembered; return those it is written on."""
+    marked = []
+    for row in rows:
+        # One with a bad signature stays what it is: it must not get a good one.
+        message = row.runnable
+        if message is not None and failures.PAST_OPTION not in message.options:
+            row.body = seal(message.copy(options={failures.PAST_OPTION: clock.now_ms()}))
+            marked.append(row)
+    return marked
 
 
 def _renew_row(

@@ -120,6 +120,20 @@ class AttemptTests(SettleMixin, TestCase):
         self.assertEqual(self.story(message)[3:], [(0, Outcome.REQUEUED), (1, Outcome.SUCCEEDED)])
         self.assertEqual(Attempt.objects.get(outcome=Outcome.REQUEUED).by, "ada")
 
+    def test_the_success_of_a_scheduled_message_that_an_operator_touched_is_part_of_it(self):
+        messages = [self.ship.message("1"), self.ship.message("2")]
+        for each in messages:
+            self.broker.enqueue(each, delay=60_000)
+        touched = ScheduledMessage.objects.filter(message_id=messages[0].message_id)
+
+        WaitingRoom().reschedule(touched, due_ms=clock.now_ms(), by="ada")
+        self.run_once(*(row.message for row in ScheduledMessage.objects.all()))
+
+        self.assertEqual(
+            self.story(messages[0]), [(0, Outcome.RESCHEDULED), (1, Outcome.SUCCEEDED)]
+        )
+        self.assertEqual(self.story(messages[1]), [])
+
     def test_what_died_without_a_run_has_its_reason(self):
         message = self.ship.message("1")
         delivery = Delivery(message.encode(), queue_name="default", message=message)

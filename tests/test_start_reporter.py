@@ -32,6 +32,22 @@ class StartReporterTests(EngineCase):
         wait_until(lambda: self.deaths() == {0: 1, 1: 2}, "the rows")
         self.assertEqual(FailedStart.objects.get(number=1).detail, "exited with code 8")
 
+    def test_they_are_repeated_until_a_process_lives(self):
+        self.enterContext(mock.patch.object(starts, "REPEAT_S", 0.01))
+        self.reporter.failed(0, 3, "exited with code 7")
+        self.reporter.failed(1, 3, "exited with code 7")
+        wait_until(lambda: len(self.deaths()) == 2, "the rows")
+        FailedStart.objects.update(seen_ms=0)
+
+        wait_until(lambda: len(starts.find_loops(ALIAS)) == 2, "both to be told again")
+
+        self.reporter.started(0)
+        wait_until(lambda: self.deaths() == {1: 3}, "one to go")
+
+    def test_what_a_killed_supervisor_told_is_not_told_for_long(self):
+        self.assertGreaterEqual(starts.CURRENT_MS, 2.5 * starts.REPEAT_S * 1_000)
+        self.assertLessEqual(starts.CURRENT_MS, 20_000)
+
     def test_a_process_that_is_ready_ends_it(self):
         self.reporter.failed(0, 1, "exited with code 7")
         self.reporter.failed(1, 1, "exited with code 7")

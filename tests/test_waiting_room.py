@@ -368,6 +368,38 @@ class PruneTests(RoomMixin, TestCase):
         self.assertEqual(self.room.prune(older_than_ms=7 * 86_400_000, limit=1), 0)
 
 
+class RescheduleTests(RoomMixin, TestCase):
+    def reschedule(self, *rows: WaitingMessage) -> WaitingMessage:
+        self.put(*rows)
+        self.room.reschedule(WaitingMessage.objects.all(), due_ms=5)
+        return WaitingMessage.objects.get()
+
+    def test_it_is_the_same_message_at_another_time(self):
+        message = make_message("greet", "Ada", loud=True)
+
+        row = self.reschedule(make_row(message))
+
+        assert row.message is not None
+        self.assertEqual((row.due_ms, row.kind), (5, Kind.SCHEDULED))
+        self.assertEqual(
+            row.message.copy(options={"requeue_timestamp": 0}),
+            message.copy(options={"requeue_timestamp": 0}),
+        )
+
+    def test_a_retry_stays_the_retry_it_is(self):
+        message = make_message("greet", retries=2, requeue_timestamp=7)
+
+        self.assertEqual(self.reschedule(make_row(message)).message, message)
+
+    def test_one_with_a_bad_signature_does_not_get_a_good_one(self):
+        message = make_message("greet")
+        with self.settings(DJANGO_ACTORS={"SIGNING": "require"}):
+            row = self.reschedule(make_row(message))
+
+            self.assertIsNone(row.runnable)
+        self.assertEqual(row.message, message)
+
+
 class RequeueTests(RoomMixin, TestCase):
     def test_a_dead_letter_runs_again_from_its_first_attempt_under_its_id(self):
         message = make_message("greet", "Ada", retries=20, traceback="...", eta=5, loud=True)
