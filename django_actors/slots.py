@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .delivery import Delivery, Fate
@@ -33,11 +34,14 @@ class WorkerSlot:
 
     Attributes:
         delivery: What is run now; ``None`` between runs.
+
+        tell_deadline: Called with the deadline of what begins, if it has one.
     """
 
     def __init__(self, index: int, board: Board | None) -> None:
         self.index = index
         self.delivery: Delivery | None = None
+        self.tell_deadline: Callable[[float], object] = _ignore
         self._board = board
         self._lock = threading.Lock()
         self._thread_id = 0
@@ -52,6 +56,9 @@ class WorkerSlot:
         self._thread_id = threading.get_ident()
         self._interrupted = False
         self.delivery = delivery
+        if delivery.deadline is not None:
+            # Last: who is told looks here.
+            self.tell_deadline(delivery.deadline)
 
     def end(self, delivery: Delivery) -> None:
         """
@@ -108,3 +115,7 @@ class WorkerSlot:
         if delivery is None or delivery.deadline is None:
             return None
         return delivery if time.monotonic() >= delivery.deadline + grace else None
+
+
+def _ignore(deadline: float) -> None:
+    """Be nobody who listens."""

@@ -1,11 +1,13 @@
 """
-The thread that ends what runs for too long.
+The thread that ends what runs for too long; it sleeps until the next deadline.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from . import clock
@@ -16,7 +18,11 @@ from .slots import WorkerSlot
 
 logger = logging.getLogger(__name__)
 
+# How often it looks at one that is over its limit and does not end.
 TICK_S = 0.2
+
+# A slot rings for a deadline that comes sooner; this is for what nobody has thought of.
+LONGEST_S = 5.0
 
 
 class Watchdog(threading.Thread):
@@ -37,14 +43,34 @@ class Watchdog(threading.Thread):
         super().__init__(name="Watchdog", daemon=True)
         self._slots = slots
         self._give_up = give_up
-        self._stop_event = threading.Event()
+        self._next_look = -math.inf
+        self._bell = threading.Event()
+        self._stopping = False
+        for slot in slots:
+            slot.tell_deadline = self.expect
+
+    def expect(self, deadline: float) -> None:
+        """Look again by *deadline*, of ``time.monotonic()``; any thread may call it."""
+        if deadline < self._next_look:
+            self._bell.set()
 
     def run(self) -> None:
-        while not self._stop_event.wait(TICK_S):
+        while not self._stopping:
             try:
                 self.look()
             except Exception:
                 logger.exception("The watchdog stumbled")
+            self._sleep()
+
+    def _sleep(self) -> None:
+        self._bell.clear()
+        # First: what begins while the slots are looked at rings, whatever its deadline.
+        self._next_look = math.inf
+        now = time.monotonic()
+        self._next_look = now + min([LONGEST_S, *(_patience_s(each, now) for each in self._slots)])
+        if not self._stopping:
+            self._bell.wait(self._next_look - now)
+        self._next_look = -math.inf
 
     def look(self) -> None:
         """Look at every slot once."""
@@ -61,4 +87,14 @@ class Watchdog(threading.Thread):
 
     def stop(self) -> None:
         """End the thread soon."""
-        self._stop_event.set()
+        self._stopping = True
+        self._bell.set()
+
+
+def _patience_s(slot: WorkerSlot, now: float) -> float:
+    """Return for how long nothing has to be done about a slot."""
+    delivery = slot.delivery
+    if delivery is None or delivery.deadline is None:
+        return math.inf
+    left_s = delivery.deadline - now
+    return left_s if left_s > 0 else TICK_S

@@ -114,30 +114,61 @@ class ThreadTests(SimpleTestCase):
         ticking.start()
         self.addCleanup(ticking.stop)
 
-    def watch(self, slot: WorkerSlot, give_up: Any = None) -> None:
-        watchdog = Watchdog([slot], give_up or (lambda slot, delivery: None))
+    def watch(self, *slots: WorkerSlot, give_up: Any = None) -> Watchdog:
+        watchdog = Watchdog(slots, give_up or (lambda slot, delivery: None))
         watchdog.start()
         self.addCleanup(watchdog.join, 30)
         self.addCleanup(watchdog.stop)
+        return watchdog
+
+    def run_for_ever(self, slot: WorkerSlot, delivery: Delivery) -> str:
+        try:
+            slot.begin(delivery)
+            while True:
+                time.sleep(0)
+        except TimeLimitExceeded:
+            return "cleaned up"
+        finally:
+            slot.end(delivery)
 
     def test_an_endless_actor_is_interrupted_in_its_thread(self):
         slot, delivery = WorkerSlot(0, None), overdue(-0.02)
 
-        def run() -> str:
-            slot.begin(delivery)
-            try:
-                while True:
-                    time.sleep(0)
-            except TimeLimitExceeded:
-                return "cleaned up"
-            finally:
-                slot.end(delivery)
-
-        task = begin(run)
+        task = begin(self.run_for_ever, slot, delivery)
         self.watch(slot)
 
         self.assertEqual(task.result(), "cleaned up")
         self.assertGreaterEqual(time.monotonic(), delivery.deadline)
+
+    def test_it_sleeps_until_the_next_deadline(self):
+        self.enterContext(patch.object(module, "LONGEST_S", 60.0))
+        slots = [WorkerSlot(number, None) for number in range(2)]
+        slots[0].begin(overdue(-30))
+        watchdog = self.watch(*slots)
+        wait_until(lambda: watchdog._next_look > 0)
+
+        slots[1].begin(overdue(-40))
+
+        self.assertFalse(watchdog._bell.is_set())
+        self.assertAlmostEqual(watchdog._next_look, time.monotonic() + 30, delta=5)
+
+    def test_it_hears_of_a_nearer_deadline(self):
+        self.enterContext(patch.object(module, "LONGEST_S", 60.0))
+        slot = WorkerSlot(0, None)
+        watchdog = self.watch(slot)
+        wait_until(lambda: watchdog._next_look > 0)
+
+        task = begin(self.run_for_ever, slot, overdue(-0.05))
+
+        self.assertEqual(task.result(), "cleaned up")
+
+    def test_a_message_without_a_limit_wakes_nobody(self):
+        watchdog = self.watch(slot := WorkerSlot(0, None))
+        wait_until(lambda: watchdog._next_look > 0)
+
+        slot.begin(deliver(make_message("work")))
+
+        self.assertFalse(watchdog._bell.is_set())
 
     def test_it_goes_on_after_trouble(self):
         tried: list[Any] = []
@@ -147,7 +178,7 @@ class ThreadTests(SimpleTestCase):
             raise ValueError("cannot give up")
 
         with actors_settings(TIME_LIMIT_GRACE=0):
-            self.watch(FakeSlot(overdue(1)), fail)
+            self.watch(FakeSlot(overdue(1)), give_up=fail)
             wait_until(lambda: len(tried) > 1)
 
         self.assertIn("The watchdog stumbled", self.log.text())

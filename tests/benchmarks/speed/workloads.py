@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from . import measures
-from .contenders import FLOOR, OURS, PROCESSES, Contender, Crew
+from .contenders import FLOOR, OURS, OURS_CLASSIC, PROCESSES, Contender, Crew
 from .contest import Contest
 from .measures import Figures
 
@@ -140,6 +140,7 @@ WORKLOADS = {
         has_floor=False,
         names=(
             OURS,
+            OURS_CLASSIC,
             "celery",
             "django-ox",
             "django-tasks-db",
