@@ -24,6 +24,7 @@ from . import clock
 from .brokers import get_broker
 from .message import MAX_NAME_LENGTH, Message, generate_message_id
 from .options import check_actor_options, check_message_options
+from .parameters import Parameters
 from .registry import registry
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ class Actor(Generic[P, R]):
         self.priority = priority
         self.options: dict[str, Any] = dict(options or {})
         self._name = _check_actor_name(actor_name)
-        self._signature = inspect.signature(fn)
-        self._arity = _positional_arity(self._signature)
+        self._parameters = Parameters(fn)
         self.logger = logging.getLogger(f"{fn.__module__}.{fn.__name__}")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -120,7 +120,7 @@ class Actor(Generic[P, R]):
             TypeError: a value has a wrong type.
         """
         self.options = check_actor_options(
-            self.options, self.fn.__qualname__, _parameter_names(self._signature)
+            self.options, self.fn.__qualname__, self._parameters.names
         )
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -131,22 +131,11 @@ class Actor(Generic[P, R]):
 
     def parameter_names(self, count: int) -> list[str]:
         """Return the names of the parameters that take the first *count* positional arguments."""
-        names: list[str] = []
-        for parameter in self._signature.parameters.values():
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                return names[:count] + [parameter.name] * (count - len(names))
-            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
-                break
-            names.append(parameter.name)
-        return names[:count] + [""] * (count - len(names))
+        return self._parameters.of_positional(count)
 
     def keyword_parameter(self, keyword: str) -> str:
         """Return the name of the parameter that takes a keyword argument: often its own."""
-        names = {each.kind: name for name, each in self._signature.parameters.items()}
-        taken = self._signature.parameters.get(keyword)
-        if taken is not None and taken.kind in (taken.POSITIONAL_OR_KEYWORD, taken.KEYWORD_ONLY):
-            return keyword
-        return names.get(inspect.Parameter.VAR_KEYWORD, keyword)
+        return self._parameters.of_keyword(keyword)
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
         """
@@ -305,14 +294,11 @@ class Actor(Generic[P, R]):
         return {name: _plain(value) for name, value in options.items()}
 
     def _check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # Most calls are plain positional ones; Signature.bind() is 20 times slower.
-        if not kwargs and len(args) in self._arity:
-            return
         try:
-            self._signature.bind(*args, **kwargs)
+            self._parameters.check(args, kwargs)
         except TypeError as error:
             raise TypeError(
-                f"{self.actor_name}{self._signature} was sent wrongly: {error}"
+                f"{self.actor_name}{self._parameters} was sent wrongly: {error}"
             ) from None
 
 
@@ -336,25 +322,6 @@ def _check_function(function: Any) -> None:
 @async_to_sync
 async def _finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return await coroutine
-
-
-def _positional_arity(signature: inspect.Signature) -> range:
-    """Return the numbers of arguments that fit if all of them are positional."""
-    least = most = 0
-    for parameter in signature.parameters.values():
-        required = parameter.default is parameter.empty
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            most = 2**31
-        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            least += required
-            most += 1
-        elif parameter.kind is parameter.KEYWORD_ONLY and required:
-            return range(0)
-    return range(least, most + 1)
-
-
-def _parameter_names(signature: inspect.Signature) -> list[str]:
-    return list(signature.parameters)
 
 
 def _default_name(fn: Callable[..., Any]) -> str:

@@ -29,7 +29,7 @@ FLOORS = {
     2: "waiting_room rows models migrations middleware claims crashes outbox wakeup"
     " counts failures isolation journal memory_queue memory_room moves pauses roster starts",
     1: "message registry conf backoff errors clock delivery encoding file_events fingerprints"
-    " garbage memory redaction signing cures interrupts",
+    " garbage memory parameters redaction signing cures interrupts",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 
