@@ -177,15 +177,17 @@ class Actor(Generic[P, R]):
         """
         args, kwargs = self._as_tuple(args), dict(kwargs or {})
         self._check_call(args, kwargs)
+        # Asked once: a delay is told from the difference of both.
+        now_ms = clock.now_ms()
         return Message.of(
             {
                 "queue_name": self.queue_name,
                 "actor_name": self.actor_name,
                 "args": args,
                 "kwargs": kwargs,
-                "options": self._message_options(options, delay, eta),
+                "options": self._message_options(options, delay, eta, now_ms),
                 "message_id": generate_message_id(),
-                "message_timestamp": clock.now_ms(),
+                "message_timestamp": now_ms,
             }
         )
 
@@ -282,13 +284,14 @@ class Actor(Generic[P, R]):
         options: dict[str, Any],
         delay: int | timedelta | None,
         eta: datetime | int | None,
+        now_ms: int,
     ) -> dict[str, Any]:
         if not options and delay is None and eta is None:
             return {}
         options = check_message_options(options, self.actor_name)
         if "priority" in options:
             _check_priority(options["priority"])
-        due_ms = _due_ms(delay, eta)
+        due_ms = _due_ms(delay, eta, now_ms)
         if due_ms is not None:
             options["eta"] = due_ms
         return {name: _plain(value) for name, value in options.items()}
@@ -354,11 +357,11 @@ def _check_priority(priority: Any) -> None:
         raise ValueError(f"priority must fit in 32 bits, {priority} does not.")
 
 
-def _due_ms(delay: int | timedelta | None, eta: datetime | int | None) -> int | None:
+def _due_ms(delay: int | timedelta | None, eta: datetime | int | None, now_ms: int) -> int | None:
     if delay is not None and eta is not None:
         raise ValueError("A message has a delay or an eta, not both.")
     if delay is not None:
-        return clock.now_ms() + clock.duration_to_ms(delay, name="delay")
+        return now_ms + clock.duration_to_ms(delay, name="delay")
     return clock.datetime_to_ms(eta) if isinstance(eta, datetime) else _check_eta(eta)
 
 

@@ -91,7 +91,7 @@ class QueryTests(AdminCase):
     def setUp(self):
         super().setUp()
         self.dead = [bury(greet.message(n)) for n in range(18)]
-        self.dead += [bury(charge.message(1, "4111")), bury_bytes(b"junk")]
+        self.dead += [bury(charge.message(1, "41x11")), bury_bytes(b"junk")]
         self.waiting = [wait(greet.message(n)) for n in range(10)]
         self.waiting += [retry(greet.message(n), 3) for n in range(10)]
         # What Django remembers from the first request on.

@@ -28,7 +28,7 @@ class ThemedTests(AdminCase):
         return response
 
     def test_every_page_answers(self):
-        dead = bury(charge.message(1, "4111"), KeyError("x"))
+        dead = bury(charge.message(1, "41x11"), KeyError("x"))
         failures.count_failures([dead], "default")
         waiting = retry(greet.message("Ada"), 3)
         group = quote(ErrorGroup.objects.get().pk)
