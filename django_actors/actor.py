@@ -23,7 +23,7 @@ from django.apps import apps
 from . import clock
 from .brokers import get_broker
 from .message import MAX_NAME_LENGTH, Message, generate_message_id
-from .options import check_actor_options, check_message_options
+from .options import build_message_options, check_actor_options, check_priority
 from .parameters import Parameters
 from .registry import registry
 
@@ -36,9 +36,6 @@ R = TypeVar("R")
 DEFAULT_QUEUE = "default"
 
 _QUEUE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*")
-
-# Priorities travel through 32-bit columns.
-_PRIORITIES = range(-(2**31), 2**31)
 
 
 class Actor(Generic[P, R]):
@@ -69,7 +66,7 @@ class Actor(Generic[P, R]):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         _check_queue_name(queue_name)
-        _check_priority(priority)
+        check_priority(priority)
         update_wrapper(self, fn)
         self.fn = fn
         self.queue_name = queue_name
@@ -185,7 +182,9 @@ class Actor(Generic[P, R]):
                 "actor_name": self.actor_name,
                 "args": args,
                 "kwargs": kwargs,
-                "options": self._message_options(options, delay, eta, now_ms),
+                "options": build_message_options(
+                    options, self.actor_name, delay=delay, eta=eta, now_ms=now_ms
+                ),
                 "message_id": generate_message_id(),
                 "message_timestamp": now_ms,
             }
@@ -279,23 +278,6 @@ class Actor(Generic[P, R]):
             )
         return self.message_with_options(args=call)
 
-    def _message_options(
-        self,
-        options: dict[str, Any],
-        delay: int | timedelta | None,
-        eta: datetime | int | None,
-        now_ms: int,
-    ) -> dict[str, Any]:
-        if not options and delay is None and eta is None:
-            return {}
-        options = check_message_options(options, self.actor_name)
-        if "priority" in options:
-            _check_priority(options["priority"])
-        due_ms = _due_ms(delay, eta, now_ms)
-        if due_ms is not None:
-            options["eta"] = due_ms
-        return {name: _plain(value) for name, value in options.items()}
-
     def _check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
             self._parameters.check(args, kwargs)
@@ -348,33 +330,6 @@ def _check_queue_name(name: Any) -> None:
             f"{name!r} is no name for a queue: it starts with a letter or '_' and goes on "
             f"with letters, digits, '.', '_' and '-', {MAX_NAME_LENGTH} characters at most."
         )
-
-
-def _check_priority(priority: Any) -> None:
-    if not isinstance(priority, int) or isinstance(priority, bool):
-        raise TypeError(f"priority must be an integer, not {priority!r}.")
-    if priority not in _PRIORITIES:
-        raise ValueError(f"priority must fit in 32 bits, {priority} does not.")
-
-
-def _due_ms(delay: int | timedelta | None, eta: datetime | int | None, now_ms: int) -> int | None:
-    if delay is not None and eta is not None:
-        raise ValueError("A message has a delay or an eta, not both.")
-    if delay is not None:
-        return now_ms + clock.duration_to_ms(delay, name="delay")
-    return clock.datetime_to_ms(eta) if isinstance(eta, datetime) else _check_eta(eta)
-
-
-def _check_eta(eta: Any) -> int | None:
-    if eta is not None and (not isinstance(eta, int) or isinstance(eta, bool)):
-        raise TypeError(f"eta must be an aware datetime or milliseconds since 1970, not {eta!r}.")
-    if eta is not None and not 0 <= eta <= clock.LAST_MS:
-        raise ValueError(f"eta is {eta!r}, which is no time in milliseconds since 1970.")
-    return eta
-
-
-def _plain(value: Any) -> Any:
-    return clock.duration_to_ms(value) if isinstance(value, timedelta) else value
 
 
 @overload

@@ -13,11 +13,12 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from django.db import Error as DatabaseError
 from django.db import connections
 
+from .chunks import chunks
 from .claims import quoted_table, retry_when_locked
 from .delivery import WAITING_FATES, Delivery
 from .errors import DecodeError
@@ -25,8 +26,6 @@ from .message import Message, Origin
 from .models import Kind, WaitingMessage
 
 logger = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
 
 # SQLite takes no more than 999 parameters in old versions.
 MOST_KEYS = 400
@@ -95,7 +94,7 @@ def _find(message_ids: Sequence[str], alias: str) -> Iterator[_Row]:
     # nearly always it finds nothing.
     connection = connections[alias]
     table = quoted_table(connection, WaitingMessage)
-    for some in _chunks(message_ids):
+    for some in chunks(message_ids, MOST_KEYS):
         with connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT id, message_id, body, stored_at FROM {table} "
@@ -108,7 +107,7 @@ def _find(message_ids: Sequence[str], alias: str) -> Iterator[_Row]:
 def _finish(deliveries: Iterable[Delivery], alias: str) -> None:
     bodies = dict(_read(deliveries))
     found = [row for row in _find(list(bodies), alias) if row.body == bodies[row.message_id]]
-    for some in _chunks(found):
+    for some in chunks(found, MOST_KEYS):
         retry_when_locked(connections[alias], partial(_delete, some, alias))
 
 
@@ -122,11 +121,6 @@ def _delete(rows: Sequence[_Row], alias: str) -> None:
             f"DELETE FROM {table} WHERE id IN ({marks}) AND stored_at IN ({marks}) AND {_MOVING}",
             [*(row.key for row in rows), *(row.stored_at for row in rows)],
         )
-
-
-def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), MOST_KEYS):
-        yield items[start : start + MOST_KEYS]
 
 
 def _marks(items: Sequence[Any]) -> str:

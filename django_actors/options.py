@@ -1,13 +1,15 @@
 """
-Which options an actor may have, and whether their values are right.
+Which options an actor and a message may have, and whether their values are right.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
+from . import clock
 from .middleware.base import Middleware
 from .registry import nearest
 
@@ -21,6 +23,9 @@ _OF_MESSAGES = ("args", "kwargs", "delay", "eta", "priority")
 
 # Fields of a message, which an option of the same name would not change.
 _OF_ACTORS = ("actor_name", "queue_name")
+
+# Priorities travel through 32-bit columns.
+_PRIORITIES = range(-(2**31), 2**31)
 
 
 def check_actor_options(
@@ -59,17 +64,42 @@ def check_actor_options(
     }
 
 
-def check_message_options(options: Mapping[str, Any], owner: str) -> dict[str, Any]:
+def build_message_options(
+    options: Mapping[str, Any],
+    owner: str,
+    *,
+    delay: int | timedelta | None,
+    eta: datetime | int | None,
+    now_ms: int,
+) -> dict[str, Any]:
     """
-    Return *options* with the values that a middleware knows in the form it keeps them in.
+    Return what a message carries of what it was sent with; durations become milliseconds.
 
-    Others travel along as they are: they may be for the actor, or for another deploy.
+    Options that no middleware knows travel along as they are: they may be for the actor, or for
+    another deploy.
+
+    Args:
+        owner: What the options are of, for the error.
+
+        now_ms: When the message was made, from which *delay* counts.
 
     Raises:
         TypeError, ValueError: the value of a known option is none that it can have, the
             name of an unknown one is all but the name of a known one, or it is the actor's
-            to say.
+            to say; *delay* and *eta* are both given, or are no times.
     """
+    if not options and delay is None and eta is None:
+        return {}
+    built = _check_message_options(options, owner)
+    if "priority" in built:
+        check_priority(built["priority"])
+    due_ms = _due_ms(delay, eta, now_ms)
+    if due_ms is not None:
+        built["eta"] = due_ms
+    return {name: _plain(value) for name, value in built.items()}
+
+
+def _check_message_options(options: Mapping[str, Any], owner: str) -> dict[str, Any]:
     if not options:
         return {}
     known = known_options(_installed_middleware())
@@ -148,3 +178,31 @@ def _clean_sensitive(value: Any, owner: str, parameters: Sequence[str]) -> Colle
                 f"{nearest(name, parameters)}"
             )
     return tuple(value)
+
+
+def check_priority(priority: Any) -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless it is an integer of 32 bits."""
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise TypeError(f"priority must be an integer, not {priority!r}.")
+    if priority not in _PRIORITIES:
+        raise ValueError(f"priority must fit in 32 bits, {priority} does not.")
+
+
+def _due_ms(delay: int | timedelta | None, eta: datetime | int | None, now_ms: int) -> int | None:
+    if delay is not None and eta is not None:
+        raise ValueError("A message has a delay or an eta, not both.")
+    if delay is not None:
+        return now_ms + clock.duration_to_ms(delay, name="delay")
+    return clock.datetime_to_ms(eta) if isinstance(eta, datetime) else _check_eta(eta)
+
+
+def _check_eta(eta: Any) -> int | None:
+    if eta is not None and (not isinstance(eta, int) or isinstance(eta, bool)):
+        raise TypeError(f"eta must be an aware datetime or milliseconds since 1970, not {eta!r}.")
+    if eta is not None and not 0 <= eta <= clock.LAST_MS:
+        raise ValueError(f"eta is {eta!r}, which is no time in milliseconds since 1970.")
+    return eta
+
+
+def _plain(value: Any) -> Any:
+    return clock.duration_to_ms(value) if isinstance(value, timedelta) else value

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from .chunks import chunks
 from .delivery import Delivery, Past
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ def note_pasts(deliveries: Sequence[Delivery], broker: Broker) -> None:
     Raises:
         django.db.Error: it cannot be found out now.
     """
-    for start in range(0, len(deliveries), MOST_KEYS):
-        some = deliveries[start : start + MOST_KEYS]
+    for some in chunks(deliveries, MOST_KEYS):
         for delivery, past in zip(some, _find(some, broker), strict=True):
             delivery.past = past
 

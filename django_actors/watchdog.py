@@ -70,7 +70,6 @@ class Watchdog(threading.Thread):
         self._next_look = now + min([LONGEST_S, *(_patience_s(each, now) for each in self._slots)])
         if not self._stopping:
             self._bell.wait(self._next_look - now)
-        self._next_look = -math.inf
 
     def look(self) -> None:
         """Look at every slot once."""

@@ -1,17 +1,22 @@
 """
-What the unit tests share: a clock that stands still, and a stub broker whose messages run
-in the test's own thread.
+What the unit tests share: a clock that stands still, a stub broker whose messages run in the
+test's own thread, and tests on many examples.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from unittest import TestCase
 
 from django.test import override_settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis.errors import HypothesisDeprecationWarning
 
 from django_actors import clock
 from django_actors.brokers.stub import StubBroker
@@ -176,3 +181,27 @@ class Failing:
             return "done"
 
         return failing
+
+
+def property_test(*strategies: Any) -> Any:
+    """Run a test on 100 examples, which are the same in every run."""
+
+    def decorate(test: Any) -> Any:
+        limits = hypothesis_settings(
+            max_examples=100, deadline=None, derandomize=True, database=None
+        )
+        tested = limits(given(*strategies)(test))
+
+        @functools.wraps(test)
+        def quietly(self: Any) -> None:
+            # A thread that an earlier test has left to reconnect draws its jitter meanwhile,
+            # and hypothesis takes that for a strategy that is not repeatable.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", HypothesisDeprecationWarning)
+                tested(self)
+
+        # The parameters are hypothesis' to give.
+        del quietly.__wrapped__
+        return quietly
+
+    return decorate

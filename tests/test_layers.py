@@ -28,8 +28,8 @@ FLOORS = {
     3: "actor generic_actor brokers options",
     2: "waiting_room rows models migrations middleware claims crashes outbox wakeup"
     " counts failures isolation journal memory_queue memory_room moves pauses roster starts",
-    1: "message registry conf backoff errors clock delivery encoding file_events fingerprints"
-    " garbage memory parameters redaction signing cures interrupts",
+    1: "message registry conf backoff chunks errors clock delivery encoding file_events"
+    " fingerprints garbage memory parameters redaction signing cures interrupts",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

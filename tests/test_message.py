@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import uuid
-import warnings
 from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
 from django.test import SimpleTestCase
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.errors import HypothesisDeprecationWarning
 
 from django_actors import Message
 from django_actors import message as message_module
@@ -27,7 +22,7 @@ from django_actors.message import (
     generate_message_id,
 )
 
-from .support import LONE_SURROGATE, START_MS, stop_clock
+from .support import LONE_SURROGATE, START_MS, property_test, stop_clock
 
 FIELDS = [
     "queue_name",
@@ -49,30 +44,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
-
-
-def property_test(*strategies: Any) -> Any:
-    """Run a test on 100 examples, which are the same in every run."""
-
-    def decorate(test: Any) -> Any:
-        limits = hypothesis_settings(
-            max_examples=100, deadline=None, derandomize=True, database=None
-        )
-        tested = limits(given(*strategies)(test))
-
-        @functools.wraps(test)
-        def quietly(self: Any) -> None:
-            # A thread that an earlier test has left to reconnect draws its jitter meanwhile,
-            # and hypothesis takes that for a strategy that is not repeatable.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", HypothesisDeprecationWarning)
-                tested(self)
-
-        # The parameters are hypothesis' to give.
-        del quietly.__wrapped__
-        return quietly
-
-    return decorate
 
 
 def make_message(*args: Any, **changes: Any) -> Message:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django.test import SimpleTestCase
-from hypothesis import given
 from hypothesis import strategies as st
 
 from django_actors.parameters import Parameters
+
+from .support import property_test
 
 
 def nothing(): ...
@@ -45,7 +46,7 @@ def fits(function: Callable[..., Any], args: Any, kwargs: Any) -> bool:
 
 
 class CheckTests(SimpleTestCase):
-    @given(
+    @property_test(
         st.sampled_from(FUNCTIONS),
         st.lists(st.integers(), max_size=4),
         st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(), max_size=3),

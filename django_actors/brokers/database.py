@@ -13,10 +13,10 @@ import os
 import socket
 import time
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db import (
     InterfaceError,
@@ -28,6 +28,7 @@ from django.db import (
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Count, Q
 
+from django_actors.chunks import chunks
 from django_actors.claims import (
     ClaimStatement,
     describe_trouble,
@@ -47,8 +48,6 @@ from .consumer import Consumer
 from .database_insert import insert
 
 logger = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
 
 # With the sweep of every worker (dispatcher.py), what a lost host held is back within 30 s.
 LEASE_MS = 20_000
@@ -222,7 +221,7 @@ class DatabaseBroker(Broker):
     def oldest_ready(self, queue_names: Collection[str]) -> dict[str, int]:
         oldest: dict[str, int] = {}
         with _BrokerErrors(self.alias):
-            for chunk in _chunks(sorted(queue_names), MOST_ARMS):
+            for chunk in chunks(sorted(queue_names), MOST_ARMS):
                 self._note_oldest(chunk, oldest)
         return oldest
 
@@ -345,7 +344,7 @@ class DatabaseConsumer(Consumer):
         """Give back what was claimed by a statement whose answer was lost with the connection."""
         rows = QueuedMessage.objects.using(self._broker.alias).filter(claimed_by=self._owner)
         strays = sorted({*rows.values_list("pk", flat=True)} - self._held)
-        for chunk in _chunks(strays, MOST_KEYS):
+        for chunk in chunks(strays, MOST_KEYS):
             stray = rows.filter(pk__in=chunk)
             retry_when_locked(self._connection, partial(stray.update, claimed_by=""))
         if strays:
@@ -363,7 +362,7 @@ class DatabaseConsumer(Consumer):
         return look
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        for chunk in _chunks([delivery.receipt for delivery in deliveries], MOST_KEYS):
+        for chunk in chunks([delivery.receipt for delivery in deliveries], MOST_KEYS):
             with _BrokerErrors(self._broker.alias):
                 retry_when_locked(self._connection, partial(self._delete, chunk))
             self._held.difference_update(chunk)
@@ -429,11 +428,6 @@ def _delivery(key: int, queue_name: str, priority: int, body: Any, redeliveries:
         receipt=key,
         redelivered=redeliveries > 0,
     )
-
-
-def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def again_after_reconnect(connection: BaseDatabaseWrapper, work: Any) -> Any:

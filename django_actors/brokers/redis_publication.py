@@ -12,6 +12,7 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from django_actors.chunks import chunks
 from django_actors.message import Origin
 
 from .redis_connection import PUBLISHER_TIMEOUT_S, Link, Server, is_passing, unavailable
@@ -175,14 +176,9 @@ class Publication:
             by_lane[entry.lane][entry.token] = entry
         elapsed_ms = int((time.monotonic() - self._began) * 1_000) + CLOCK_MARGIN_MS
         for lane, tokens in by_lane.items():
-            for chunk in _pages(list(tokens), PAGE):
+            for chunk in chunks(list(tokens), PAGE):
                 for token in FIND_TOKENS.run(link, (lane.key,), elapsed_ms, *chunk):
                     tokens[token].is_added = True
-
-
-def _pages(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
 
 
 def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:
