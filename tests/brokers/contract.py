@@ -77,6 +77,9 @@ class BrokerContract(Base):
     def kill(self, consumer: Consumer) -> None:
         """End a consumer as if its process were killed: it gives nothing back."""
 
+    def await_acks(self, consumer: Consumer) -> None:
+        """Wait until the server has heard what was acknowledged, where ``ack()`` does not."""
+
     def expire(self, owner: str) -> None:
         """Make the time pass after which the claims of a dead owner may be given back."""
 
@@ -409,6 +412,7 @@ class BrokerContract(Base):
         consumer = self.consume(owner="victim")
         done, _claimed = self.take(consumer, 2)
         consumer.ack([done])
+        self.await_acks(consumer)
 
         self.end_violently(consumer, "victim")
 

@@ -85,6 +85,14 @@ class RabbitmqBrokerTests(MovingContract, ServerContract, RabbitmqCase):
     def kill(self, consumer: Any) -> None:
         consumer.drop()
 
+    def await_acks(self, consumer: Any) -> None:
+        # RabbitMQ confirms none, and what is on its way may be lost with the connection. It does
+        # in turn what comes on a channel, so its answer to a later question is one to them, too.
+        lanes = list(consumer._lanes)
+        for lane in lanes:
+            lane.ask()
+        self.assertTrue(consumer._link.run(lambda: not any(lane.asked for lane in lanes), 5.0))
+
     def test_what_is_released_is_seen_at_once_by_who_waits(self):
         # RabbitMQ needs no release(): the end of the connection is enough.
         self.publish(b"x")
